@@ -1,0 +1,46 @@
+package sheaf
+
+import "time"
+
+// NodeStatus is what the servers hold of a client.
+type NodeStatus string
+
+// The states of a node.
+const (
+	NodeReady NodeStatus = "ready"
+	NodeDown  NodeStatus = "down" // its executions were declared lost
+)
+
+// Node is a client as the servers see it.
+type Node struct {
+	ID         NodeID            `json:"id"`
+	Name       string            `json:"name"`
+	Region     string            `json:"region"`
+	Datacenter string            `json:"datacenter"`
+	Class      string            `json:"class,omitempty"`
+	Address    string            `json:"address"` // host:port of its RPC listener
+	Status     NodeStatus        `json:"status"`
+	Eligible   bool              `json:"eligible"`
+	Session    uint64            `json:"session"`   // raised by every registration
+	Resources  Resources         `json:"resources"` // what executions may take in all
+	Attributes map[string]string `json:"attributes,omitempty"`
+	Drivers    []NodeDriver      `json:"drivers"`
+	Sources    []NodeSource      `json:"sources,omitempty"`
+	Registered time.Time         `json:"registered"`
+}
+
+// NodeDriver is a task driver of a node.
+type NodeDriver struct {
+	Name       string            `json:"name"`
+	Healthy    bool              `json:"healthy"`
+	Reason     string            `json:"reason,omitempty"` // why it is not healthy
+	Attributes map[string]string `json:"attributes,omitempty"`
+}
+
+// NodeSource is a kind of source that a node can read. For "file" there is
+// one for each directory that jobs may read.
+type NodeSource struct {
+	Scheme string `json:"scheme"`
+	Root   string `json:"root,omitempty"`   // "/" allows any
+	Shared bool   `json:"shared,omitempty"` // every client that lists it sees the same files
+}
