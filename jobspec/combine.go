@@ -1,0 +1,115 @@
+package jobspec
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Kinds of combinations; leaf is the one that names an input.
+var combinators = []string{"cross", "union", "join", "group"}
+
+const leaf = "over"
+
+// combinations reads the cross, union, join and group blocks in the order
+// written, each with what it combines.
+func (b *block) combinations(path string) []sheaf.Combine {
+	for _, kind := range combinators {
+		b.blocks[kind] = true
+	}
+	var list []sheaf.Combine
+	for _, x := range b.body.Blocks {
+		switch {
+		case slices.Contains(combinators, x.Type):
+			at := path
+			if b.kind != "split" {
+				at = fmt.Sprintf("%s[%d]", path, len(list))
+			}
+			in := b.decoder.block(x, at)
+			if !in.labelled(x, 0) {
+				continue
+			}
+			in.blocks[leaf] = true
+			c := sheaf.Combine{Kind: x.Type, Of: in.combinations(in.field("of"))}
+			in.end()
+			list = append(list, c)
+		case x.Type == leaf && b.kind != "split":
+			in := b.decoder.block(x, fmt.Sprintf("%s[%d]", path, len(list)))
+			if !in.labelled(x, 1) {
+				continue
+			}
+			in.path += "." + leaf
+			o := &sheaf.Over{Input: in.label}
+			b.at[in.field("input")] = in.header
+			in.text("glob", &o.Glob)
+			in.text("match", &o.Match)
+			in.text("key", &o.Key)
+			in.flag("outer", &o.Outer)
+			in.end()
+			list = append(list, sheaf.Combine{Kind: leaf, Over: o})
+		}
+	}
+	return list
+}
+
+func (c *checker) combine(path string, x *sheaf.Combine, inputs []sheaf.Input, keyless bool) {
+	if x.Kind == leaf && x.Over != nil && len(x.Of) == 0 {
+		c.over(path+"."+leaf, x.Over, inputs, keyless)
+		return
+	}
+	if !slices.Contains(combinators, x.Kind) || x.Over != nil {
+		c.bad(path+".kind", fmt.Sprintf("%s is no kind of combination", quoted(x.Kind)), "", "write "+enumerate(combinators))
+		return
+	}
+	if len(x.Of) < 2 {
+		c.bad(path+".of", fmt.Sprintf("%s combines %d", x.Kind, len(x.Of)), "2 or more", `give it two or more over "INPUT" { … } blocks`)
+	}
+	for i := range x.Of {
+		c.combine(fmt.Sprintf("%s.of[%d]", path, i), &x.Of[i], inputs, x.Kind == "cross" || x.Kind == "union")
+	}
+}
+
+func (c *checker) over(path string, o *sheaf.Over, inputs []sheaf.Input, keyless bool) {
+	if !slices.ContainsFunc(inputs, func(in sheaf.Input) bool { return in.Name == o.Input }) {
+		var names []string
+		for _, in := range inputs {
+			names = append(names, in.Name)
+		}
+		c.bad(path+".input", fmt.Sprintf("there is no input %s", quoted(o.Input)), "", didYouMean(o.Input, names))
+	}
+	c.glob(path+".glob", o.Glob)
+	if o.Match != "" {
+		c.oneOf(path+".match", "match", o.Match, sheaf.MatchAny, sheaf.MatchFiles, sheaf.MatchDirs)
+	}
+	switch {
+	case o.Key != "" && keyless:
+		c.bad(path+".key", "key means something in join and group only", "", "leave it out, or write join")
+	case o.Key != "":
+		if re := c.pattern(path+".key", "key", o.Key); re != nil && re.NumSubexp() == 0 {
+			c.bad(path+".key", fmt.Sprintf("key %s captures nothing", quoted(o.Key)), "", "put ( ) around the part of the path that is the key")
+		}
+	case !keyless:
+		c.bad(path+".key", "key is missing: join and group need one for every input", "", `write key = "…(…)…"`)
+	}
+	if o.Outer && keyless {
+		c.bad(path+".outer", "outer means something in join only", "", "leave it out")
+	}
+}
+
+func (w *writer) combine(x *sheaf.Combine) {
+	if x.Kind == leaf && x.Over != nil {
+		w.open(leaf, x.Over.Input)
+		w.text("glob", x.Over.Glob, "")
+		w.text("match", x.Over.Match, "")
+		w.text("key", x.Over.Key, "")
+		w.flag("outer", x.Over.Outer, false)
+		w.close()
+		return
+	}
+	w.open(x.Kind, "")
+	for i := range x.Of {
+		w.combine(&x.Of[i])
+	}
+	w.close()
+}

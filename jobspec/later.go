@@ -1,0 +1,154 @@
+package jobspec
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// What is around a single run: where its result goes, what follows it, and
+// what starts it.
+
+// reduce reads a reduce block: a task, and outputs of its own.
+func (b *block) reduce(r *sheaf.Reduce) {
+	r.Name = b.label
+	b.one("task", 1, func(in *block) { in.task(&r.Task) })
+	b.each("output", "outputs", 1, func(in *block) { r.Outputs = append(r.Outputs, in.output()) })
+	b.end()
+}
+
+// multiregion reads the multiregion block.
+func (b *block) multiregion(m *sheaf.Multiregion) {
+	b.each("region", "regions", 1, func(in *block) {
+		r := sheaf.RegionCount{Name: in.label}
+		in.whole("count", &r.Count)
+		in.end()
+		m.Regions = append(m.Regions, r)
+	})
+	b.text("unreachable", &m.Unreachable)
+	b.end()
+}
+
+// periodic reads the periodic block.
+func (b *block) periodic(p *sheaf.Periodic) {
+	b.text("cron", &p.Cron)
+	b.text("time_zone", &p.TimeZone)
+	b.flag("prohibit_overlap", &p.ProhibitOverlap)
+	b.end()
+}
+
+// trigger reads the trigger block.
+func (b *block) trigger(t *sheaf.Trigger) {
+	b.texts("on_change", &t.OnChange)
+	b.duration("poll", &t.Poll)
+	b.end()
+}
+
+func (c *checker) later(j *sheaf.Job) {
+	if j.Publish != nil {
+		c.locationURL("publish.to", "to", j.Publish.To)
+	}
+	if r := j.Reduce; r != nil {
+		c.name("reduce.name", "reduce", r.Name)
+		c.task("reduce.task", &r.Task)
+		c.outputs("reduce.outputs", r.Outputs)
+	}
+	if m := j.Multiregion; m != nil {
+		c.multiregion(m)
+	}
+	if p := j.Periodic; p != nil {
+		c.periodic(p)
+	}
+	if t := j.Trigger; t != nil {
+		c.trigger(t, j.Inputs)
+	}
+}
+
+func (c *checker) multiregion(m *sheaf.Multiregion) {
+	if len(m.Regions) == 0 {
+		c.bad("multiregion.regions", "multiregion names no region", "1 or more", `write region "NAME" { }`)
+	}
+	var names []string
+	for i, r := range m.Regions {
+		at := fmt.Sprintf("multiregion.regions[%d]", i)
+		c.name(at+".name", "region", r.Name)
+		if r.Count != 0 {
+			c.whole(at+".count", "count", r.Count)
+		}
+		names = append(names, r.Name)
+	}
+	c.unique("multiregion.regions", "region", names)
+	c.oneOf("multiregion.unreachable", "unreachable", m.Unreachable, "fail", "wait", "skip")
+}
+
+var (
+	cronShape = regexp.MustCompile(`(?i)^(@(yearly|annually|monthly|weekly|daily|hourly)|[0-9*/,?#a-z-]+( +[0-9*/,?#a-z-]+){4,6})$`)
+	zoneShape = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$`)
+)
+
+func (c *checker) periodic(p *sheaf.Periodic) {
+	if !cronShape.MatchString(p.Cron) {
+		c.bad("periodic.cron", fmt.Sprintf("cron is %s", quoted(p.Cron)), "", `write minute, hour, day, month and weekday, as in "0 4 * * *", or "@daily"`)
+	}
+	if p.TimeZone != "" && !zoneShape.MatchString(p.TimeZone) {
+		c.bad("periodic.time_zone", fmt.Sprintf("time_zone is %s", quoted(p.TimeZone)), "", `write a zone's name, as in "Europe/Berlin" or "UTC"`)
+	}
+}
+
+func (c *checker) trigger(t *sheaf.Trigger, inputs []sheaf.Input) {
+	var names []string
+	for _, in := range inputs {
+		names = append(names, in.Name)
+	}
+	if len(t.OnChange) == 0 {
+		c.bad("trigger.on_change", "on_change names no input", "1 or more", `write on_change = ["INPUT"]`)
+	}
+	for i, n := range t.OnChange {
+		if !slices.Contains(names, n) {
+			c.bad(fmt.Sprintf("trigger.on_change[%d]", i), fmt.Sprintf("there is no input %s", quoted(n)), "", didYouMean(n, names))
+		}
+	}
+	c.duration("trigger.poll", "poll", t.Poll, time.Second, MaxDelay)
+}
+
+func (w *writer) later(j *sheaf.Job) {
+	if j.Publish != nil {
+		w.open("publish", "")
+		w.text("to", j.Publish.To, "")
+		w.close()
+	}
+	if r := j.Reduce; r != nil {
+		w.open("reduce", r.Name)
+		w.task(&r.Task)
+		for _, out := range r.Outputs {
+			w.output(out)
+		}
+		w.close()
+	}
+	if m := j.Multiregion; m != nil {
+		w.open("multiregion", "")
+		for _, r := range m.Regions {
+			w.open("region", r.Name)
+			w.whole("count", r.Count, 0)
+			w.close()
+		}
+		w.text("unreachable", m.Unreachable, defaultUnreachable)
+		w.close()
+	}
+	if p := j.Periodic; p != nil {
+		w.open("periodic", "")
+		w.text("cron", p.Cron, "")
+		w.text("time_zone", p.TimeZone, "")
+		w.flag("prohibit_overlap", p.ProhibitOverlap, false)
+		w.close()
+	}
+	if t := j.Trigger; t != nil {
+		w.open("trigger", "")
+		w.texts("on_change", t.OnChange)
+		w.duration("poll", t.Poll, defaultPoll)
+		w.close()
+	}
+}

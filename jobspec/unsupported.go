@@ -1,0 +1,127 @@
+package jobspec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// refusal is a part of the language that this version reads and checks, and
+// cannot run yet.
+type refusal struct {
+	what string // as a person would write it
+	in   func(c *checker, j *sheaf.Job) []string
+}
+
+// refusals are all of them. What a version comes to support loses its row, and nothing else changes.
+var refusals = []refusal{
+	{`type = "ops"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Type == sheaf.JobOps, "type") }},
+	{`datacenters other than ["*"]`, func(_ *checker, j *sheaf.Job) []string {
+		return at(len(j.Datacenters) > 0 && !slices.Equal(j.Datacenters, allDatacenters), "datacenters")
+	}},
+	{"reuse = true", func(_ *checker, j *sheaf.Job) []string { return at(j.Reuse, "reuse") }},
+	{`isolation = "run"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Isolation == sheaf.IsolationRun, "isolation") }},
+	{"compat", func(_ *checker, j *sheaf.Job) []string { return at(len(j.Compat) > 0, "compat") }},
+	{"after", func(_ *checker, j *sheaf.Job) []string { return at(len(j.After) > 0, "after") }},
+	{"the source", remoteSources},
+	{"the module", remoteModules},
+	{"stable = true", func(_ *checker, j *sheaf.Job) []string { return at(j.Split != nil && j.Split.Stable, "split.stable") }},
+	{"combining inputs (cross, union, join, group)", func(_ *checker, j *sheaf.Job) []string {
+		return at(j.Split != nil && j.Split.Combine != nil, "split.combine")
+	}},
+	{"the parallelism block", func(_ *checker, j *sheaf.Job) []string { return at(j.Parallelism != nil, "parallelism") }},
+	{`network = "bridge"`, func(_ *checker, j *sheaf.Job) []string {
+		return at(j.Task.Network == sheaf.NetworkBridge, "task.network")
+	}},
+	{"the device block", func(_ *checker, j *sheaf.Job) []string {
+		return each(len(j.Task.Resources.Devices), "task.resources.devices")
+	}},
+	{"the constraint block", func(_ *checker, j *sheaf.Job) []string { return each(len(j.Constraints), "constraints") }},
+	{"the affinity block", func(_ *checker, j *sheaf.Job) []string { return each(len(j.Affinities), "affinities") }},
+	{"the publish block", func(_ *checker, j *sheaf.Job) []string { return at(j.Publish != nil, "publish") }},
+	{"the reduce block", func(_ *checker, j *sheaf.Job) []string { return at(j.Reduce != nil, "reduce") }},
+	{"the multiregion block", func(_ *checker, j *sheaf.Job) []string { return at(j.Multiregion != nil, "multiregion") }},
+	{"the periodic block", func(_ *checker, j *sheaf.Job) []string { return at(j.Periodic != nil, "periodic") }},
+	{"the trigger block", func(_ *checker, j *sheaf.Job) []string { return at(j.Trigger != nil, "trigger") }},
+}
+
+// refuse notes what the job asks of a later version.
+func (c *checker) refuse(j *sheaf.Job) {
+	for _, r := range refusals {
+		for _, path := range r.in(c, j) {
+			what := r.what
+			if s, ok := locationAt(j, path); ok {
+				what += " " + quoted(s) + ": " + scheme(s) + "://"
+			}
+			c.found = append(c.found, &sheaf.Error{Class: sheaf.Unsupported, Field: path, Msg: what + " is not supported in this version", Hint: unsupportedHint(path)})
+		}
+	}
+}
+
+func unsupportedHint(path string) string {
+	switch withoutIndexes(path) {
+	case "inputs.source":
+		return "copy the files to where the clients can read them, and name these with file://"
+	case "task.config.module":
+		return "copy the module to where the clients can read it, and name it with file://"
+	case "type":
+		return `write type = "batch", or leave it out`
+	case "task.network":
+		return `write network = "host" or "none"`
+	case "split.combine":
+		return "write glob and base_path over one tree of all inputs"
+	}
+	return "leave it out"
+}
+
+func at(there bool, path string) []string {
+	if there {
+		return []string{path}
+	}
+	return nil
+}
+
+func each(n int, path string) []string {
+	var paths []string
+	for i := range n {
+		paths = append(paths, fmt.Sprintf("%s[%d]", path, i))
+	}
+	return paths
+}
+
+func remoteSources(_ *checker, j *sheaf.Job) []string {
+	var paths []string
+	for i, in := range j.Inputs {
+		paths = append(paths, at(isRemote(in.Source), fmt.Sprintf("inputs[%d].source", i))...)
+	}
+	return paths
+}
+
+func remoteModules(c *checker, j *sheaf.Job) []string {
+	var paths []string
+	for _, a := range c.drivers[j.Task.Driver].Attributes {
+		s, _ := j.Task.Config[a.Name].(string)
+		paths = append(paths, at(a.URL && !isImage(a, s) && isRemote(s), "task.config."+a.Name)...)
+	}
+	return paths
+}
+
+func isRemote(s string) bool {
+	return slices.ContainsFunc(schemes, func(k sourceKind) bool { return k.remote && k.name == scheme(s) })
+}
+
+// locationAt is the URL that stands at path, where one does.
+func locationAt(j *sheaf.Job, path string) (string, bool) {
+	for i, in := range j.Inputs {
+		if path == fmt.Sprintf("inputs[%d].source", i) {
+			return in.Source, true
+		}
+	}
+	if name, ok := strings.CutPrefix(path, "task.config."); ok {
+		s, ok := j.Task.Config[name].(string)
+		return s, ok
+	}
+	return "", false
+}
