@@ -1,0 +1,156 @@
+// Package containerdtest gives tests a containerd of their own, and images without a registry.
+package containerdtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	client "github.com/containerd/containerd"
+)
+
+// patience is how long the daemon may take to answer.
+const patience = 30 * time.Second
+
+// Daemon is a containerd on a socket of its own, with its own images and state.
+type Daemon struct {
+	Address string
+	dir     string
+	cmd     *exec.Cmd
+	log     *bytes.Buffer
+}
+
+// Start starts a daemon that keeps everything below a new folder. The caller stops it.
+func Start() (*Daemon, error) {
+	// Unix sockets have short paths: this folder is not a test's.
+	dir, err := os.MkdirTemp("", "sheaf-ctrd-")
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{Address: filepath.Join(dir, "c.sock"), dir: dir}
+	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.aufs\", \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.internal.v1.opt\"]\n[grpc]\n  address = %q\n",
+		filepath.Join(dir, "root"), filepath.Join(dir, "state"), d.Address)
+	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(conf), 0o600); err != nil {
+		return nil, err
+	}
+	return d, d.Run()
+}
+
+// Run starts the process, also after Kill.
+func (d *Daemon) Run() error {
+	// A client takes the socket of a killed daemon for one that refuses.
+	if err := os.Remove(d.Address); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d.log = &bytes.Buffer{}
+	d.cmd = exec.Command("containerd", "--config", filepath.Join(d.dir, "config.toml"))
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	if err := d.cmd.Start(); err != nil {
+		return fmt.Errorf("start containerd (make system-packages installs it): %w", err)
+	}
+	conn, err := client.New(d.Address, client.WithTimeout(patience))
+	if err == nil {
+		defer func() { _ = conn.Close() }()
+		ctx, stop := context.WithTimeout(context.Background(), patience)
+		defer stop()
+		if ok, serveErr := conn.IsServing(ctx); ok && serveErr == nil {
+			return nil
+		}
+		err = fmt.Errorf("it does not serve")
+	}
+	d.Kill()
+	return fmt.Errorf("containerd: %w\n%s", err, d.log)
+}
+
+// Kill ends the daemon the hard way; its shims and their containers live on.
+func (d *Daemon) Kill() {
+	_ = d.cmd.Process.Kill()
+	_ = d.cmd.Wait()
+}
+
+// Stop removes every container of every namespace, ends the daemon, and removes its
+// folder. Where the daemon was killed, it ends what the daemon's shims run.
+func (d *Daemon) Stop() error {
+	if d.cmd.ProcessState == nil {
+		d.removeContainers()
+	}
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	_ = d.cmd.Wait()
+	d.killShims()
+	// What a container that would not go left mounted is let go of first.
+	mounts, _ := filepath.Glob(filepath.Join(d.dir, "state", "io.containerd.runtime.v2.task", "*", "*", "rootfs"))
+	for _, m := range mounts {
+		_ = syscall.Unmount(m, syscall.MNT_DETACH)
+	}
+	return os.RemoveAll(d.dir)
+}
+
+// killShims ends the shims that are left, and their children first: a shim's end does not end them.
+func (d *Daemon) killShims() {
+	shims := map[string]bool{}
+	each := func(file string, do func(pid int, text string)) {
+		paths, _ := filepath.Glob("/proc/[0-9]*/" + file)
+		for _, path := range paths {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			text, readErr := os.ReadFile(path)
+			if err == nil && readErr == nil {
+				do(pid, string(text))
+			}
+		}
+	}
+	each("cmdline", func(pid int, text string) {
+		if strings.Contains(text, "-address\x00"+d.Address+"\x00") {
+			shims[strconv.Itoa(pid)] = true
+		}
+	})
+	if len(shims) == 0 {
+		return
+	}
+	each("stat", func(pid int, text string) {
+		_, rest, _ := strings.Cut(text, ") ")
+		if fields := strings.Fields(rest); len(fields) > 1 && shims[fields[1]] {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	for shim := range shims {
+		if pid, err := strconv.Atoi(shim); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+func (d *Daemon) removeContainers() {
+	ctx, stop := context.WithTimeout(context.Background(), patience)
+	defer stop()
+	conn, err := client.New(d.Address)
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	spaces, err := conn.NamespaceService().List(ctx)
+	if err != nil {
+		return
+	}
+	for _, ns := range spaces {
+		ctx := withNamespace(ctx, ns)
+		list, err := conn.Containers(ctx)
+		if err != nil {
+			continue
+		}
+		for _, c := range list {
+			if t, err := c.Task(ctx, nil); err == nil {
+				_, _ = t.Delete(ctx, client.WithProcessKill)
+			}
+			_ = c.Delete(ctx, client.WithSnapshotCleanup)
+		}
+	}
+}

@@ -1,0 +1,7 @@
+package containerd
+
+// ContainerID is the name of an execution's container.
+func (d *Driver) ContainerID(execution string) string { return d.containerID(execution) }
+
+// Settle tells d whose containers are its own.
+func Settle(d *Driver, stateDir string) error { return d.settle(stateDir) }
