@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/scheduler"
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// RetryKind says which partitions a retry runs again.
+type RetryKind string
+
+// The kinds of retry.
+const (
+	RetryFailed     RetryKind = "failed"     // failed and cancelled ones
+	RetryPartitions RetryKind = "partitions" // those named
+	RetryLost       RetryKind = "lost"       // committed ones whose outputs are on lost nodes
+)
+
+// Submitted answers a submission or another change of a run.
+type Submitted struct {
+	Run     sheaf.RunStub
+	Index   uint64 // raft index at which it is so
+	Created bool   // false: the same run was there before
+}
+
+// Progress is what the leader measures of a run while it goes; none of it is in the log.
+type Progress struct {
+	Rate            float64 // partitions ended a second, lately
+	ETALow, ETAHigh time.Duration
+	ETA             bool              // whether the two above say anything
+	Running         sheaf.Ranges      // assigned partitions that clients reported started
+	Slowest         []sheaf.Partition // running longest, at most 3
+	Waiting         []string          // what the run waits for, in words
+}
+
+// Explanation is why a run or a partition is where it is.
+type Explanation struct {
+	Run       sheaf.RunID           `json:"run"`
+	Status    sheaf.RunStatus       `json:"status"`
+	Summary   []string              `json:"summary"` // in words, the most important first
+	Placement scheduler.Explanation `json:"placement"`
+	Partition *sheaf.Partition      `json:"partition,omitempty"`
+}
+
+// Member is one server of the region.
+type Member struct {
+	ID      string `json:"id"`
+	Address string `json:"address"` // host:port of its RPC listener
+	HTTP    string `json:"http,omitempty"`
+	Leader  bool   `json:"leader"`
+	Voter   bool   `json:"voter"`
+	Alive   bool   `json:"alive"` // as gossip says
+}
+
+// API is what the HTTP layer may ask of a server. Writes are for the leader: elsewhere they
+// fail with class NotLeader. All methods may be called concurrently.
+type API interface {
+	// Ready is closed once the server knows its cluster's leader and, where
+	// it leads itself, takes work.
+	Ready() <-chan struct{}
+	// Leader is the RPC address of the leader, empty when none is known, and
+	// whether it is this server.
+	Leader() (address string, self bool)
+	// LastContact is how long ago this server heard of its leader; 0 on the leader.
+	LastContact() time.Duration
+	// VerifyRead returns once what Snapshot gives holds everything that was
+	// acknowledged before the call.
+	VerifyRead(ctx context.Context) error
+	Members() []Member
+	// Snapshot is the newest state that this server has applied. It never
+	// changes; its watches say when to look again.
+	Snapshot() *state.Snapshot
+
+	// Submit makes a run of a complete job, or finds that it is there already
+	// (Conflict where the same ID has another job).
+	Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error)
+	// Cancel ends a run; one that is over stays as it is, without an error.
+	Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error)
+	// Retry runs partitions again in the next generation. Conflict says why not.
+	Retry(ctx context.Context, id sheaf.RunID, kind RetryKind, partitions sheaf.Ranges) (Submitted, error)
+	// Delete forgets a run that is over, and its outputs.
+	Delete(ctx context.Context, id sheaf.RunID) (index uint64, err error)
+	// SetEligible sets whether a node gets new work.
+	SetEligible(ctx context.Context, id sheaf.NodeID, eligible bool) (index uint64, err error)
+
+	// Progress is what is measured of a run; the zero value on followers.
+	Progress(id sheaf.RunID) Progress
+	// Explain says why a run, or with partition >= 0 that partition, is where it is.
+	Explain(id sheaf.RunID, partition int) (Explanation, error)
+	// Obstacles is how the nodes would take the job if it were submitted now.
+	Obstacles(job sheaf.Job) scheduler.Explanation
+	// Node is a connection to a node's own service. It is shared: callers do not close it.
+	Node(id sheaf.NodeID) (wire.NodesClient, error)
+}

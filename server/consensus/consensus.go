@@ -1,0 +1,268 @@
+// Package consensus replicates the log of commands by raft and applies it to a state
+// machine. It owns the raft directory: entries and votes carry checksums, snapshots are verified whole, and
+// damage is an error that names the file, never a crash and never passed over.
+// An entry that Apply answered is durable on a majority. What the commands
+// mean is package fsm's.
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config is what a member of the cluster is made of.
+type Config struct {
+	Identity Identity     // see ReadIdentity; in memory its Server and Region are enough
+	DataDir  string       // empty keeps everything in memory
+	Address  string       // host:port at which others reach this server's raft
+	Listener net.Listener // raft's share of the RPC listener
+	Machine  Machine
+	Logger   *slog.Logger
+
+	// Dial connects to another server; nil is TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Founders gives all servers that found the cluster, this one among
+	// them, each the same list. It is asked, in a goroutine, only while this server knows of no cluster;
+	// nil founds one alone.
+	Founders func(ctx context.Context) ([]Peer, error)
+	// Lead is called for each term that this server leads, once what earlier terms
+	// committed is applied. Its context ends with the leadership, which is not given
+	// up on purpose before it returned.
+	Lead func(ctx context.Context, term uint64) error
+}
+
+// Peer is a server of the cluster.
+type Peer struct {
+	ID      string
+	Address string // host:port of its raft
+	Voter   bool
+}
+
+// Node is this server's membership. Its methods may be called concurrently;
+// before Run has opened the log they answer that nothing is available yet.
+type Node struct {
+	config Config
+	raft   atomic.Pointer[raft.Raft]
+	store  *checkedStore
+	snaps  raft.SnapshotStore
+	failed chan error // of size 1: the first fatal error
+
+	cluster   atomic.Pointer[string]
+	snapIndex atomic.Uint64 // of the newest snapshot
+	snapBytes atomic.Int64
+	grown     chan struct{} // of size 1: the log has outgrown its bound
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced when the leader changes
+}
+
+// New checks the configuration. It opens nothing; Run does.
+func New(c Config) (*Node, error) {
+	if c.Identity.Server == "" || c.Address == "" || c.Listener == nil || c.Machine == nil || c.Logger == nil {
+		return nil, errors.New("consensus: identity, address, listener, machine and logger are needed")
+	}
+	if c.Dial == nil {
+		var d net.Dialer
+		c.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
+	}
+	n := &Node{config: c, failed: make(chan error, 1), grown: make(chan struct{}, 1), changed: make(chan struct{})}
+	n.cluster.Store(&c.Identity.Cluster)
+	return n, nil
+}
+
+// Run opens the log, takes part until ctx ends, hands leadership on where there
+// is another to take it, and closes the log. An error is fatal for the process: what is durable is then unknown.
+func (n *Node) Run(ctx context.Context) error {
+	closeStore, configuration, err := n.open()
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	alone := n.config.Founders == nil
+	if configuration != nil {
+		alone = len(configuration.Servers) <= 1
+	}
+	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: &streams{
+			Listener: n.config.Listener, address: advertised(n.config.Address), dial: n.config.Dial,
+			cluster: func() string { return *n.cluster.Load() }, log: n.config.Logger,
+		},
+		MaxPool: maxPool, Timeout: transportTimeout, Logger: raftLogger(n.config.Logger, alone),
+	})
+	if configuration == nil && alone {
+		if err := n.foundAlone(transport); err != nil {
+			transport.Close()
+			return err
+		}
+	}
+	r, err := raft.NewRaft(n.raftConfig(alone), &adapter{machine: n.config.Machine, fatal: n.fatal}, cached(n.store), n.store, n.snaps, transport)
+	if err != nil {
+		transport.Close()
+		return fmt.Errorf("start raft: %w", err)
+	}
+	n.raft.Store(r)
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case err := <-n.failed:
+			return err
+		case <-gctx.Done():
+			return nil
+		}
+	})
+	g.Go(func() error { return n.keepSnapshots(gctx, r) })
+	g.Go(func() error { return n.observe(gctx, r) })
+	if configuration == nil && n.config.Founders != nil {
+		g.Go(func() error { return n.found(gctx, r) })
+	}
+	g.Go(func() error { return n.lead(gctx, r) })
+	err = g.Wait()
+	if r.State() == raft.Leader && len(n.Peers()) > 1 {
+		if transferErr := r.LeadershipTransfer().Error(); transferErr != nil {
+			n.config.Logger.Warn("hand leadership on", "error", transferErr)
+		}
+	}
+	if shutdownErr := r.Shutdown().Error(); shutdownErr != nil && err == nil {
+		err = fmt.Errorf("stop raft: %w", shutdownErr)
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// open opens log and snapshots and checks both. The configuration is the
+// newest known, nil for a server that belongs to no cluster.
+func (n *Node) open() (closeAll func(), configuration *raft.Configuration, err error) {
+	if n.config.DataDir == "" {
+		memory := raft.NewInmemStore()
+		n.store = &checkedStore{under: memory, name: "memory", fatal: n.fatal, grown: n.noteGrowth}
+		n.snaps = raft.NewInmemSnapshotStore()
+		return func() {}, nil, nil
+	}
+	dir := filepath.Join(n.config.DataDir, "raft")
+	lock, err := lockDirectory(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	path := filepath.Join(dir, logName)
+	if !n.config.Identity.Opened {
+		// A crash may have left a log that was never opened: it holds nothing.
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, nil, fmt.Errorf("begin the raft log: %w", err)
+		}
+	} else if st, err := os.Stat(path); err != nil {
+		return nil, nil, damaged(path, "the file", err)
+	} else if st.Size() == 0 {
+		return nil, nil, damaged(path, "the file", io.ErrUnexpectedEOF)
+	}
+	under, err := openLog(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	n.store = &checkedStore{under: under, name: path, fatal: n.fatal, grown: n.noteGrowth}
+	defer func() {
+		if err != nil {
+			n.store.Close()
+		}
+	}()
+	configuration, err = n.store.scanGuarded()
+	if err != nil {
+		return nil, nil, err
+	}
+	snaps, err := openSnapshots(filepath.Join(dir, "snapshots"))
+	if err != nil {
+		return nil, nil, err
+	}
+	n.snaps = snaps
+	newest, err := snaps.verifyNewest()
+	if err != nil {
+		return nil, nil, err
+	}
+	first, err := n.store.FirstIndex()
+	if err != nil {
+		return nil, nil, err
+	}
+	var covered uint64
+	if newest != nil {
+		covered = newest.Index
+		n.snapIndex.Store(newest.Index)
+		n.snapBytes.Store(newest.Size)
+		if configuration == nil {
+			configuration = &newest.Configuration
+		}
+	}
+	if first > covered+1 {
+		return nil, nil, damaged(snaps.dir, "the newest snapshot", fmt.Errorf("it is missing: the log begins at entry %d and snapshots end at %d", first, covered))
+	}
+	if !n.config.Identity.Opened {
+		n.config.Identity.Opened = true
+		if err := n.config.Identity.write(n.config.DataDir); err != nil {
+			return nil, nil, err
+		}
+	}
+	return func() { n.store.Close(); lock.Close() }, configuration, nil
+}
+
+// fatal ends Run with err. Later ones are of the first's making.
+func (n *Node) fatal(err error) {
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// SetCluster remembers which cluster this server belongs to. Another than
+// before is ErrForeign.
+func (n *Node) SetCluster(id string) error {
+	if old := *n.cluster.Load(); old == id {
+		return nil
+	} else if old != "" {
+		return foreign(n.config.DataDir, fmt.Sprintf("it belongs to cluster %s, and its log to %s", old, id))
+	}
+	n.cluster.Store(&id)
+	n.config.Identity.Cluster = id
+	if n.config.DataDir == "" {
+		return nil
+	}
+	return n.config.Identity.write(n.config.DataDir)
+}
+
+func crc(s string) uint32 { return crc32.Checksum([]byte(s), castagnoli) }
+
+// cached keeps the newest entries in memory for followers that are a little behind.
+func cached(s *checkedStore) raft.LogStore {
+	c, err := raft.NewLogCache(cachedEntries, s)
+	if err != nil {
+		panic(fmt.Sprintf("consensus: a cache of %d entries: %v", cachedEntries, err))
+	}
+	return c
+}
+
+const (
+	// cachedEntries is raft's own choice for the same end.
+	cachedEntries = 512
+	// maxPool is how many idle connections are kept to each server.
+	maxPool = 3
+	// transportTimeout bounds one exchange with another server; a snapshot gets more by its size.
+	transportTimeout = 5 * time.Second
+)

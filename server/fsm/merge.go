@@ -1,0 +1,81 @@
+package fsm
+
+import (
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/server/state/table"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// sealResult is the point of no return: the run's result stands, and the run is over.
+func (s *step) sealResult(c *SealResult) error {
+	k := c.Request
+	if k == nil || len(k.Digest) != len(table.Digest{}) {
+		return refuse(sheaf.Invalid, "the seal has no digest of 32 bytes")
+	}
+	r := s.Run(sheaf.RunID(k.Run))
+	if r == nil {
+		s.reply.Verdict = wire.Verdict_VERDICT_SUPERSEDED
+		return s.noRun(k.Run)
+	}
+	n := s.Node(sheaf.NodeID(k.Node))
+	switch {
+	case r.Merge.Done && r.Merge.Attempt == k.MergeAttempt:
+		if r.Result.Digest != table.Digest(k.Digest) {
+			return refuse(sheaf.Conflict, "merge attempt %d of run %s is sealed with another digest", k.MergeAttempt, k.Run)
+		}
+		s.reply.Verdict = wire.Verdict_VERDICT_ALREADY
+		return nil
+	case r.Status == sheaf.RunCancelled:
+		s.reply.Verdict = wire.Verdict_VERDICT_CANCELLED
+		return nil
+	case r.Status != sheaf.RunMerging || n == nil || !r.Merge.Valid(k.MergeAttempt, n.Number):
+		s.reply.Verdict = wire.Verdict_VERDICT_SUPERSEDED
+		return nil
+	case n.Session != k.Session:
+		s.reply.Verdict = wire.Verdict_VERDICT_RESEND
+		return nil
+	}
+	row := r.Change()
+	row.Merge.Active, row.Merge.Done = false, true
+	row.Result = state.Result{Sealed: true, Attempt: k.MergeAttempt, Node: n.Number, Digest: table.Digest(k.Digest), Files: k.Files, Bytes: k.Bytes}
+	s.reply.Verdict = wire.Verdict_VERDICT_COMMITTED
+	s.conclude(r)
+	return nil
+}
+
+// invalidateOutput makes committed outputs again that are gone. Those whose
+// committed attempt is another have been made again already.
+func (s *step) invalidateOutput(c *InvalidateOutput) error {
+	o := c.Outputs
+	if o == nil || len(o.First) != len(o.Count) || len(o.First) != len(o.Attempt) {
+		return refuse(sheaf.Invalid, "no outputs are named")
+	}
+	r := s.Run(sheaf.RunID(o.Run))
+	switch {
+	case r == nil:
+		return s.noRun(o.Run)
+	case r.Status.Terminal():
+		return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + o.Run + " is " + string(r.Status), Hint: "agent job retry -lost " + o.Run}
+	case r.Partitions == nil:
+		return refuse(sheaf.Conflict, "run %s has no partitions yet", o.Run)
+	}
+	t := r.Table()
+	for i, first := range o.First {
+		end := min(int(first)+int(o.Count[i]), t.Len())
+		for p := int(first); p < end; p++ {
+			row := t.Row(p)
+			if row.State == sheaf.PartitionSucceeded && row.Attempt == o.Attempt[i] {
+				t.Set(p, uncommitted(row))
+				s.reply.Partitions++
+			}
+		}
+	}
+	if s.reply.Partitions > 0 && r.Status == sheaf.RunMerging {
+		row := r.Change()
+		row.Status = sheaf.RunRunning
+		row.Merge = state.Exec{Fence: row.Merge.Fence}
+		s.settle(r)
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package fsm
+
+import (
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/server/state/table"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Sets of states that a retry tells apart.
+var (
+	unfinished = table.Set(sheaf.PartitionPending, sheaf.PartitionAssigned)
+	retryable  = table.Set(sheaf.PartitionFailed, sheaf.PartitionCancelled)
+	kept       = table.Set(sheaf.PartitionSucceeded, sheaf.PartitionReused)
+)
+
+func (s *step) retryRun(c *RetryRun) error {
+	r := s.Run(sheaf.RunID(c.Run))
+	switch {
+	case r == nil:
+		return s.noRun(c.Run)
+	case r.Status == sheaf.RunMerging:
+		return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + c.Run + " is merging its outputs", Hint: "wait until it is over, then retry"}
+	}
+	if r.Partitions == nil {
+		return s.retrySplit(r, c)
+	}
+	wanted, err := selection(r.Run, c)
+	if err != nil {
+		return err
+	}
+	over := r.Status.Terminal()
+	before := r.Counts()
+	t := r.Table()
+	again := retryable
+	if over { // what the stop masked counts as cancelled
+		again |= unfinished
+	}
+	if c.Which == RetryRun_WHICH_LOST {
+		s.reply.Partitions = s.retryLost(r)
+	} else {
+		for _, w := range wanted {
+			t.Turn(w.First, w.Last, again, sheaf.PartitionPending, true)
+		}
+		s.reply.Partitions = before.Failed + before.Cancelled - s.leftAfter(r, wanted, over)
+	}
+	remerge := false
+	if s.reply.Partitions == 0 {
+		remerge = c.Which == RetryRun_WHICH_FAILED && r.Status.Terminal() && r.Status != sheaf.RunSucceeded && r.HasOutputs() && !r.Result.Sealed
+		if !remerge {
+			return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + c.Run + " has no partition to run again", Hint: "see: agent job status " + c.Run}
+		}
+	}
+	row := s.begin(r)
+	if r.Counts().Failed == 0 {
+		r.ForgetErrors()
+	} else {
+		for _, w := range wanted {
+			for i := w.First; i <= w.Last; i++ {
+				r.Succeeded(i)
+			}
+		}
+	}
+	row.Status = sheaf.RunRunning
+	if remerge {
+		row.Status = sheaf.RunMerging
+	}
+	s.reply.Status = row.Status
+	return nil
+}
+
+// selection is the partitions that a retry names.
+func selection(r *state.Run, c *RetryRun) (sheaf.Ranges, error) {
+	n := r.Partitions.Len()
+	if c.Which == RetryRun_WHICH_FAILED && n > 0 {
+		return sheaf.Ranges{{First: 0, Last: n - 1}}, nil
+	}
+	if c.Which != RetryRun_WHICH_PARTITIONS {
+		return nil, nil
+	}
+	if len(c.First) == 0 || len(c.First) != len(c.Count) {
+		return nil, refuse(sheaf.Invalid, "no partitions are named")
+	}
+	var wanted sheaf.Ranges
+	for i, first := range c.First {
+		last := uint64(first) + uint64(c.Count[i]) - 1
+		if c.Count[i] == 0 || last >= uint64(n) || i > 0 && int(first) <= wanted[len(wanted)-1].Last {
+			return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "partition", Msg: "the partitions named are not all there, or not in ascending order", Limit: sheaf.Ranges{{First: 0, Last: n - 1}}.String()}
+		}
+		wanted = wanted.AddRange(int(first), int(last))
+	}
+	for _, w := range wanted {
+		if done := r.Partitions.Ranges(kept, w.First, 1); len(done) > 0 && done[0].First <= w.Last {
+			return nil, &sheaf.Error{Class: sheaf.Conflict, Field: "partition", Msg: "partition " + done[:1].String() + " of run " + string(r.ID) + " has succeeded", Hint: "name only partitions that failed or were cancelled"}
+		}
+	}
+	return wanted, nil
+}
+
+// leftAfter is how many failed and cancelled partitions a retry leaves. Of a run that was
+// over, what was masked and not named becomes cancelled for good.
+func (s *step) leftAfter(r *state.RunTxn, wanted sheaf.Ranges, over bool) int {
+	t := r.Table()
+	if over {
+		next := 0
+		for _, w := range wanted {
+			if w.First > next {
+				t.Turn(next, w.First-1, unfinished, sheaf.PartitionCancelled, false)
+			}
+			next = w.Last + 1
+		}
+		if next < t.Len() {
+			t.Turn(next, t.Len()-1, unfinished, sheaf.PartitionCancelled, false)
+		}
+	}
+	c := t.Counts()
+	return c[sheaf.PartitionFailed] + c[sheaf.PartitionCancelled]
+}
+
+// retryLost runs again what is committed on nodes that are down.
+func (s *step) retryLost(r *state.RunTxn) int {
+	t := r.Table()
+	if r.Status.Terminal() && t.Len() > 0 {
+		t.Turn(0, t.Len()-1, unfinished, sheaf.PartitionCancelled, false)
+	}
+	again := 0
+	for _, c := range r.Partitions.NodeCounts() {
+		n := s.NodeByNumber(c.Node)
+		if c.Committed == 0 || n != nil && n.Status == sheaf.NodeReady {
+			continue
+		}
+		for i, row := range r.Partitions.Held(sheaf.PartitionSucceeded, c.Node) {
+			t.Set(i, uncommitted(row))
+			again++
+		}
+	}
+	return again
+}
+
+// uncommitted is a committed row whose output must be made again.
+func uncommitted(row table.Row) table.Row {
+	row.State, row.StartedMs, row.Attempt, row.Node = sheaf.PartitionPending, 0, 0, 0
+	row.Generation++
+	row.Failures, row.Losses, row.Failure = 0, 0, sheaf.FailNone
+	row.Output = table.Digest{}
+	return row
+}
+
+// retrySplit begins a run again that never had partitions.
+func (s *step) retrySplit(r *state.RunTxn, c *RetryRun) error {
+	if !r.Status.Terminal() || c.Which != RetryRun_WHICH_FAILED {
+		return refuse(sheaf.Conflict, "run %s has no partitions yet", c.Run)
+	}
+	row := s.begin(r)
+	row.Status = sheaf.RunPending
+	row.Split = state.Exec{Fence: row.Split.Fence}
+	row.Manifest = state.Manifest{}
+	r.ForgetErrors()
+	s.reply.Status = row.Status
+	return nil
+}
+
+// begin raises a run's generation. What ended the last is forgotten.
+func (s *step) begin(r *state.RunTxn) *state.Run {
+	row := r.Change()
+	row.Generation++
+	row.Stop, row.Error, row.EndedMs, row.DeadlineMs = state.StopNone, "", 0, 0
+	row.Prepare = nil
+	row.Result = state.Result{}
+	row.Merge = state.Exec{Fence: row.Merge.Fence}
+	return row
+}

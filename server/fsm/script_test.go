@@ -1,0 +1,233 @@
+package fsm_test
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/fsm"
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// script applies commands written as lines of text, and says what came of them.
+//
+//	node N [boot=B]                register
+//	joined N                       the session is reconciled
+//	lost N · eligible N true|false
+//	job R [count=3] [attempts=3] [tolerate=0] [stop_after=1] [timeout=10s] [delay=0s] [exit=2:fail_job] [split] [allow_empty] [outputs]
+//	place R N 0-2 [backup] · split R N · merge R N
+//	result R N[@SESSION] 0@1=ok 1@1=exit:2 2@1=lost 3@1=prepare [kind=split|merge]
+//	free N R 0@1 … · gone N R 0@1 …  release
+//	cancel R · retry R failed|lost|1,3-4 · invalidate R 0@1 …
+//	chunk R N ATTEMPT SEQ FIRST COUNT [TEXT] · seal R N ATTEMPT CHUNKS PARTITIONS
+//	sealed R N ATTEMPT [TEXT]      seal the result
+//	prepare-failed R N [invalid] · image R DIGEST · delete R · reap R
+//	time +1s · show R · nodes
+type script struct {
+	t     *testing.T
+	m     *fsm.Machine
+	index uint64
+	ms    int64
+	entry func([]byte) // unless nil, is shown every entry of the log
+}
+
+func newScript(t *testing.T) *script {
+	return &script{t: t, m: fsm.New(state.New(&state.MemoryChunks{})), ms: 1_000_000}
+}
+
+func (s *script) snap() *state.Snapshot { return s.m.Store().Snapshot() }
+
+func (s *script) apply(c *fsm.Command) fsm.Reply {
+	s.t.Helper()
+	c.TimeMs = s.ms
+	b, err := fsm.Encode(c)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.entry != nil {
+		s.entry(b)
+	}
+	s.index++
+	r, err := s.m.Apply(s.index, b)
+	if err != nil {
+		s.t.Fatalf("the machine halted: %v", err)
+	}
+	return r
+}
+
+// line runs one line.
+func (s *script) line(line string) string {
+	s.t.Helper()
+	f := strings.Fields(line)
+	arg := func(i int) string {
+		if i < len(f) {
+			return f[i]
+		}
+		return ""
+	}
+	switch f[0] {
+	case "time":
+		d, err := time.ParseDuration(strings.TrimPrefix(arg(1), "+"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.ms += d.Milliseconds()
+		return said(s.apply(&fsm.Command{Body: &fsm.Command_AdvanceTime{AdvanceTime: &fsm.AdvanceTime{}}}))
+	case "show":
+		return s.show(arg(1))
+	case "nodes":
+		var b strings.Builder
+		for n := range s.snap().Nodes() {
+			fmt.Fprintf(&b, "%s %s session=%d joined=%v eligible=%v\n", n.ID, n.Status, n.Session, n.Joined, n.Eligible)
+		}
+		return b.String()
+	}
+	return said(s.apply(s.command(f, arg)))
+}
+
+func (s *script) command(f []string, arg func(int) string) *fsm.Command {
+	switch f[0] {
+	case "node":
+		boot := strings.TrimPrefix(arg(2), "boot=")
+		return &fsm.Command{Body: &fsm.Command_RegisterNode{RegisterNode: &fsm.RegisterNode{BootId: boot,
+			NodeJson: fmt.Appendf(nil, `{"id":%q,"name":%q,"drivers":[{"name":"mock","healthy":true}]}`, arg(1), arg(1))}}}
+	case "joined":
+		return &fsm.Command{Body: &fsm.Command_Release{Release: &fsm.Release{Node: arg(1), Session: s.session(arg(1)), Reconciled: true}}}
+	case "free", "gone":
+		r := &fsm.Release{Node: arg(1), Session: s.session(arg(1))}
+		if f[0] == "free" {
+			r.Free = executions(arg(2), f[3:])
+		} else {
+			r.Lost = executions(arg(2), f[3:])
+		}
+		return &fsm.Command{Body: &fsm.Command_Release{Release: r}}
+	case "lost":
+		return &fsm.Command{Body: &fsm.Command_NodeLost{NodeLost: &fsm.NodeLost{Node: arg(1), Session: s.session(arg(1))}}}
+	case "eligible":
+		return &fsm.Command{Body: &fsm.Command_SetNodeEligibility{SetNodeEligibility: &fsm.SetNodeEligibility{Node: arg(1), Eligible: arg(2) == "true"}}}
+	case "job":
+		return &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: arg(1), JobJson: jobJSON(s.t, f[2:])}}}
+	case "place", "split", "merge":
+		p := &fsm.Placement{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), Backup: arg(4) == "backup"}
+		p.Kind = map[string]wire.Kind{"place": wire.Kind_KIND_PARTITION, "split": wire.Kind_KIND_SPLIT, "merge": wire.Kind_KIND_MERGE}[f[0]]
+		if f[0] == "place" {
+			p.First, p.Count = ranges(s.t, arg(3))
+		}
+		return &fsm.Command{Body: &fsm.Command_ApplyPlan{ApplyPlan: &fsm.ApplyPlan{Placements: []*fsm.Placement{p}}}}
+	case "result":
+		return &fsm.Command{Body: &fsm.Command_CommitPartitions{CommitPartitions: &fsm.CommitPartitions{Results: []*wire.Results{s.results(f[1:])}}}}
+	case "cancel":
+		return &fsm.Command{Body: &fsm.Command_CancelRun{CancelRun: &fsm.CancelRun{Run: arg(1)}}}
+	case "retry":
+		r := &fsm.RetryRun{Run: arg(1)}
+		switch arg(2) {
+		case "failed":
+		case "lost":
+			r.Which = fsm.RetryRun_WHICH_LOST
+		default:
+			r.Which = fsm.RetryRun_WHICH_PARTITIONS
+			r.First, r.Count = ranges(s.t, arg(2))
+		}
+		return &fsm.Command{Body: &fsm.Command_RetryRun{RetryRun: r}}
+	case "invalidate":
+		return &fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: executions(arg(1), f[2:])[0]}}}
+	case "chunk":
+		return &fsm.Command{Body: &fsm.Command_PutChunk{PutChunk: &fsm.PutChunk{Chunk: &wire.ManifestChunk{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
+			SplitAttempt: number(arg(3)), Sequence: number(arg(4)), First: number(arg(5)), Count: number(arg(6)), Data: text(arg(7), arg(4))}}}}
+	case "seal":
+		return &fsm.Command{Body: &fsm.Command_SealManifest{SealManifest: &fsm.SealManifest{Seal: &wire.ManifestSeal{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
+			SplitAttempt: number(arg(3)), Chunks: number(arg(4)), Partitions: number(arg(5)), Root: s.root(arg(4))}}}}
+	case "sealed":
+		d := sha256.Sum256([]byte(arg(4)))
+		return &fsm.Command{Body: &fsm.Command_SealResult{SealResult: &fsm.SealResult{Request: &wire.SealResultRequest{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
+			MergeAttempt: number(arg(3)), Digest: d[:], Files: 1, Bytes: 2}}}}
+	case "prepare-failed":
+		return &fsm.Command{Body: &fsm.Command_NodePrepareFailed{NodePrepareFailed: &fsm.NodePrepareFailed{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), Error: "no such image", Invalid: arg(3) == "invalid"}}}
+	case "image":
+		return &fsm.Command{Body: &fsm.Command_SetImageDigest{SetImageDigest: &fsm.SetImageDigest{Run: arg(1), Digest: arg(2)}}}
+	case "delete":
+		return &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: arg(1)}}}
+	case "reap":
+		return &fsm.Command{Body: &fsm.Command_ReapRuns{ReapRuns: &fsm.ReapRuns{Runs: f[1:]}}}
+	case "bootstrap":
+		return &fsm.Command{Body: &fsm.Command_Bootstrap{Bootstrap: &fsm.Bootstrap{ClusterId: arg(1), Region: arg(2)}}}
+	}
+	s.t.Fatalf("no command %q", f[0])
+	return nil
+}
+
+func (s *script) session(node string) uint64 {
+	if n := s.snap().Node(sheaf.NodeID(node)); n != nil {
+		return n.Session
+	}
+	return 0
+}
+
+// root is the root of chunks whose content is their number.
+func (s *script) root(chunks string) []byte {
+	h := sha256.New()
+	for i := range number(chunks) {
+		d := sha256.Sum256(text("", strconv.Itoa(int(i))))
+		h.Write(d[:])
+	}
+	return h.Sum(nil)
+}
+
+func (s *script) results(f []string) *wire.Results {
+	node, session, old := strings.Cut(f[1], "@")
+	x := &wire.Results{Run: f[0], Node: node, Session: s.session(node)}
+	if old {
+		x.Session = uint64(number(session))
+	}
+	for _, item := range f[2:] {
+		if k, ok := strings.CutPrefix(item, "kind="); ok {
+			x.Kind = map[string]wire.Kind{"split": wire.Kind_KIND_SPLIT, "merge": wire.Kind_KIND_MERGE}[k]
+			continue
+		}
+		name, outcome, _ := strings.Cut(item, "=")
+		p, a, _ := strings.Cut(name, "@")
+		kind, code, _ := strings.Cut(outcome, ":")
+		o, failure, exit, digest := sheaf.OutcomeSucceeded, sheaf.FailNone, int32(0), sha256.Sum256([]byte(name))
+		switch kind {
+		case "ok":
+		case "lost":
+			o, exit = sheaf.OutcomeLost, -1
+		case "exit":
+			o, failure, exit = sheaf.OutcomeFailed, sheaf.FailExit, int32(number(code))
+		case "prepare":
+			o, failure, exit = sheaf.OutcomeFailed, sheaf.FailPrepare, -1
+		case "stage":
+			o, failure, exit = sheaf.OutcomeFailed, sheaf.FailStage, -1
+		case "output":
+			o, failure, exit = sheaf.OutcomeFailed, sheaf.FailOutput, -1
+		case "driver":
+			o, failure, exit = sheaf.OutcomeFailed, sheaf.FailDriver, -1
+		default:
+			s.t.Fatalf("no outcome %q", kind)
+		}
+		if o == sheaf.OutcomeFailed {
+			digest = [32]byte{}
+			message := "it did not work"
+			if failure == sheaf.FailExit {
+				message = "exit code " + code
+			}
+			x.Text = append(x.Text, &wire.Text{Item: uint32(len(x.Partition)), Message: message, Stderr: "begin\nsorry, " + p + "\n"})
+		}
+		x.Partition = append(x.Partition, number(p))
+		x.Attempt = append(x.Attempt, number(a))
+		x.Outcome = append(x.Outcome, byte(o))
+		x.Failure = append(x.Failure, byte(failure))
+		x.ExitCode = append(x.ExitCode, exit)
+		x.StartedMs = append(x.StartedMs, s.ms)
+		x.DurationMs = append(x.DurationMs, 10)
+		x.CpuMs = append(x.CpuMs, 5)
+		x.PeakMemoryKib = append(x.PeakMemoryKib, 64)
+		x.Digest = append(x.Digest, digest[:]...)
+	}
+	return x
+}

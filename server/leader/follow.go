@@ -1,0 +1,160 @@
+package leader
+
+import (
+	"slices"
+
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/broker"
+	"github.com/sheaf-run/agent/server/fsm"
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// follow sets off what an applied command calls for: evaluations of the runs it
+// touched, the ending of executions that it made invalid, deadlines. The
+// log has one writer while this server leads, so that looking at its commands is enough:
+// nothing polls the state.
+//
+// live are the runs that were live before a command that may end any of them.
+func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
+	if reply.Err != nil {
+		return
+	}
+	snap := t.Store.Snapshot()
+	for _, id := range live {
+		if r := snap.Run(id); r == nil || r.Status.Terminal() {
+			t.runChanged(id)
+		}
+	}
+	switch b := c.Body.(type) {
+	case *fsm.Command_RegisterJob:
+		t.runChanged(sheaf.RunID(b.RegisterJob.Run))
+	case *fsm.Command_CommitPartitions:
+		var seen []string
+		for _, r := range b.CommitPartitions.Results {
+			if !slices.Contains(seen, r.Run) {
+				seen = append(seen, r.Run)
+				t.runChanged(sheaf.RunID(r.Run))
+			}
+		}
+	case *fsm.Command_SealManifest:
+		t.runChanged(sheaf.RunID(b.SealManifest.Seal.GetRun()))
+	case *fsm.Command_SealResult:
+		t.runChanged(sheaf.RunID(b.SealResult.Request.GetRun()))
+	case *fsm.Command_RetryRun:
+		t.runChanged(sheaf.RunID(b.RetryRun.Run))
+	case *fsm.Command_InvalidateOutput:
+		t.runChanged(sheaf.RunID(b.InvalidateOutput.Outputs.GetRun()))
+	case *fsm.Command_NodePrepareFailed:
+		t.runChanged(sheaf.RunID(b.NodePrepareFailed.Run))
+	case *fsm.Command_CancelRun:
+		t.runChanged(sheaf.RunID(b.CancelRun.Run))
+	case *fsm.Command_DeleteRun:
+		t.runChanged(sheaf.RunID(b.DeleteRun.Run))
+	case *fsm.Command_Release:
+		if b.Release.Reconciled {
+			t.nodesChanged()
+		}
+		for _, list := range [][]*wire.Executions{b.Release.Free, b.Release.Lost} {
+			for _, e := range list {
+				t.runChanged(sheaf.RunID(e.Run))
+			}
+		}
+	case *fsm.Command_ApplyPlan:
+		for _, p := range b.ApplyPlan.Placements {
+			if r := t.Store.Snapshot().Run(sheaf.RunID(p.Run)); r != nil {
+				t.noteDeadline(r)
+			}
+		}
+	case *fsm.Command_RegisterNode, *fsm.Command_SetNodeEligibility, *fsm.Command_NodeLost, *fsm.Command_AdvanceTime:
+		t.nodesChanged()
+	}
+}
+
+// mayEndAny gives the live runs where a command names none and may end them.
+func (t *Term) mayEndAny(c *fsm.Command) []sheaf.RunID {
+	switch c.Body.(type) {
+	case *fsm.Command_AdvanceTime, *fsm.Command_NodeLost:
+	default:
+		return nil
+	}
+	var live []sheaf.RunID
+	for r := range t.Store.Snapshot().LiveRuns() {
+		live = append(live, r.ID)
+	}
+	return live
+}
+
+// runChanged sets off what a run calls for as it now is.
+func (t *Term) runChanged(id sheaf.RunID) {
+	r := t.Store.Snapshot().Run(id)
+	if r == nil {
+		t.broker.Forget(id)
+		t.track.forget(id)
+		t.hub.CheckKills()
+		poke(t.reap)
+		return
+	}
+	t.look(r)
+}
+
+// nodesChanged looks at every live run again: which can be placed may be others now.
+func (t *Term) nodesChanged() {
+	for r := range t.Store.Snapshot().LiveRuns() {
+		t.look(r)
+	}
+	poke(t.outputs)
+}
+
+func (t *Term) look(r *state.Run) {
+	if r.Status.Terminal() {
+		t.broker.Forget(r.ID)
+		t.track.over(r.ID)
+		t.hub.RunOver(r.ID)
+		poke(t.reap)
+		return
+	}
+	if r.Masked() || r.Backups > 0 {
+		t.hub.CheckKills()
+	}
+	if r.Status == sheaf.RunMerging {
+		poke(t.outputs)
+	}
+	t.noteDeadline(r)
+	need := r.Need(t.clock.nowMs())
+	share := shareOf(r)
+	if need.Split || need.Merge || need.Ready > 0 {
+		t.broker.Enqueue(r.ID, share)
+	} else if need.NextMs > 0 {
+		t.broker.EnqueueAfter(r.ID, share, t.clock.until(need.NextMs))
+	}
+}
+
+func shareOf(r *state.Run) broker.Share {
+	return broker.Share{Namespace: r.Job.Namespace, Priority: r.Job.Priority}
+}
+
+// noteDeadline wakes the timekeeper when a run's deadline is the next.
+func (t *Term) noteDeadline(r *state.Run) {
+	if r.DeadlineMs == 0 || r.Masked() {
+		return
+	}
+	for {
+		next := t.nextDeadline.Load()
+		if next != 0 && next <= r.DeadlineMs {
+			return
+		}
+		if t.nextDeadline.CompareAndSwap(next, r.DeadlineMs) {
+			poke(t.deadlines)
+			return
+		}
+	}
+}
+
+// poke wakes a loop that waits on a channel of size 1.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

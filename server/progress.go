@@ -1,0 +1,138 @@
+package server
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// A rate of the last seconds says roughly when a run ends: the range of the
+// ETA allows it to change by these factors.
+const (
+	etaFaster = 1.15
+	etaSlower = 0.75
+)
+
+// Progress implements API.
+func (s *Server) Progress(id sheaf.RunID) Progress {
+	t := s.term.Load()
+	snap := s.store.Snapshot()
+	r := snap.Run(id)
+	if t == nil || r == nil || r.Status.Terminal() {
+		return Progress{}
+	}
+	m := t.Measures(id)
+	p := Progress{Rate: m.Rate, Running: m.Running}
+	_, p.Waiting = t.Explain(snap, r)
+	for _, x := range m.Slowest {
+		if r.Partitions == nil || x.Partition >= r.Partitions.Len() {
+			continue
+		}
+		q := snap.Partition(r, x.Partition)
+		since := x.Since.UTC()
+		q.State, q.Attempt, q.Node, q.Started, q.Ended = sheaf.PartitionRunning, x.Attempt, x.Node, &since, nil
+		p.Slowest = append(p.Slowest, q)
+	}
+	c := r.Counts()
+	fast, slow := max(m.Rate, m.Recent)*etaFaster, min(m.Rate, m.Recent)*etaSlower
+	if left := c.Pending + c.Assigned; left > 0 && slow > 0 {
+		p.ETA = true
+		p.ETALow = seconds(float64(left) / fast)
+		p.ETAHigh = seconds(float64(left) / slow)
+	}
+	return p
+}
+
+// maxETA is what an ETA beyond is given as: nobody waits by it.
+const maxETA = 365 * 24 * time.Hour
+
+func seconds(s float64) time.Duration {
+	if s >= maxETA.Seconds() {
+		return maxETA
+	}
+	return time.Duration(s * float64(time.Second)).Round(time.Second)
+}
+
+// Explain implements API.
+func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
+	snap := s.store.Snapshot()
+	r := snap.Run(id)
+	if r == nil {
+		return Explanation{}, &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("there is no run %s", id)}
+	}
+	e := Explanation{Run: id, Status: r.Status}
+	if r.Error != "" {
+		e.Summary = append(e.Summary, r.Error)
+	}
+	if t := s.term.Load(); t != nil {
+		var waits []string
+		e.Placement, waits = t.Explain(snap, r)
+		e.Summary = append(e.Summary, waits...)
+	}
+	if partition >= 0 {
+		if r.Partitions == nil || partition >= r.Partitions.Len() {
+			return Explanation{}, &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("run %s has no partition %d", id, partition)}
+		}
+		p := snap.Partition(r, partition)
+		e.Partition = &p
+		e.Summary = append(e.Summary, aboutPartition(snap, r, p)...)
+	}
+	if len(e.Summary) == 0 {
+		e.Summary = append(e.Summary, aboutRun(snap, r))
+	}
+	return e, nil
+}
+
+func aboutRun(snap *state.Snapshot, r *state.Run) string {
+	c := r.Counts()
+	where := func(number uint32) string {
+		if n := snap.NodeByNumber(number); n != nil {
+			return " on node " + string(n.ID)
+		}
+		return ""
+	}
+	switch {
+	case r.Status.Terminal():
+		return fmt.Sprintf("the run is over: %s", r.Status)
+	case r.Split.Active:
+		return "its inputs are being listed and split" + where(r.Split.Node)
+	case r.Merge.Active:
+		return "its outputs are being merged" + where(r.Merge.Node)
+	}
+	return fmt.Sprintf("the run goes on: %d partitions wait, %d are at the nodes, %d are over", c.Pending, c.Assigned, c.Succeeded+c.Failed+c.Cancelled+c.Reused)
+}
+
+// aboutPartition says why a partition is where it is, and why it was tried again.
+func aboutPartition(snap *state.Snapshot, r *state.Run, p sheaf.Partition) []string {
+	var say []string
+	switch p.State {
+	case sheaf.PartitionPending:
+		if p.Reason != "" {
+			say = append(say, "it "+p.Reason)
+		} else if p.Attempt == 0 {
+			say = append(say, "it has not been placed yet")
+		}
+	case sheaf.PartitionAssigned:
+		say = append(say, fmt.Sprintf("attempt %d is at node %s", p.Attempt, p.Node))
+		if b := snap.Backup(r.ID, p.Index); b != nil {
+			if n := snap.NodeByNumber(b.Node); n != nil {
+				say = append(say, fmt.Sprintf("attempt %d is a backup on node %s: the first to end counts", b.Attempt, n.ID))
+			}
+		}
+	case sheaf.PartitionSucceeded:
+		say = append(say, fmt.Sprintf("attempt %d on node %s was committed", p.Attempt, p.Node))
+	case sheaf.PartitionFailed:
+		say = append(say, fmt.Sprintf("it failed (%s) after %d tries", p.Reason, p.Failures))
+	case sheaf.PartitionCancelled:
+		say = append(say, "it was cancelled with the run")
+	}
+	if p.Failures > 0 && p.State != sheaf.PartitionFailed {
+		say = append(say, fmt.Sprintf("%d of %d tries have failed", p.Failures, r.Job.Retry.Attempts))
+	}
+	if p.Losses > 0 {
+		say = append(say, fmt.Sprintf("%d executions were lost with their node or driver", p.Losses))
+	}
+	return say
+}

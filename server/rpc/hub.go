@@ -1,0 +1,276 @@
+// Package rpc is the gRPC service that clients use: registration, the session that carries
+// assignments down and results up, and the streams of manifests and outputs. Its
+// sessions are the shell around package dispatch: they own goroutines, buffers and
+// order on the wire, and decide nothing. A Hub holds those of one term; when the
+// term ends they all do.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/dispatch"
+	"github.com/sheaf-run/agent/server/fsm"
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Observer hears what clients report. Its methods must be quick; they may be
+// called concurrently.
+type Observer interface {
+	// Started says that executions have begun on a node.
+	Started(node sheaf.NodeID, e *wire.Executions)
+	// Ended gives results and the verdicts on them.
+	Ended(r *wire.Results, a *wire.Answers)
+	// Pulse gives a node's own view of its rate and capacity.
+	Pulse(node sheaf.NodeID, p *wire.Pulse)
+	// Connected says that a node's session has begun or ended.
+	Connected(node sheaf.NodeID, connected bool)
+}
+
+// HubConfig is what a term offers its sessions.
+type HubConfig struct {
+	Term     uint64
+	Lease    time.Duration // granted at a time
+	Log      Applier
+	Snapshot func() *state.Snapshot
+	// Verify returns once a quorum confirmed that this server leads; Barrier
+	// once everything committed before is in Snapshot.
+	Verify  func(context.Context) error
+	Barrier func(context.Context) error
+	// Renew notes that a node was heard of at a time and granted a lease.
+	Renew    func(node sheaf.NodeID, at time.Time)
+	Observer Observer
+	Logger   *slog.Logger
+}
+
+// Hub is the sessions of one term.
+type Hub struct {
+	HubConfig
+	results *collector
+	verify  *verifier
+
+	mu       sync.Mutex
+	core     *dispatch.Core
+	sessions map[sheaf.NodeID]*session // open or opening, the newest of each node
+	closed   bool                      // the term is over
+	serving  sync.WaitGroup            // sessions
+}
+
+// errTermOver ends sessions when the server steps down.
+var errTermOver = &sheaf.Error{Class: sheaf.Unavailable, Msg: "this server no longer leads", Hint: "connect again"}
+
+// errReplaced ends a session when the node opens another.
+var errReplaced = &sheaf.Error{Class: sheaf.Unavailable, Msg: "the node has opened another session"}
+
+// NewHub makes the hub of a term that begins.
+func NewHub(c HubConfig) *Hub {
+	h := &Hub{HubConfig: c, core: dispatch.New(), sessions: map[sheaf.NodeID]*session{}}
+	h.results = newCollector(c.Log, c.Observer.Ended)
+	h.verify = newVerifier(c.Verify)
+	return h
+}
+
+// Run commits results and confirms leases until ctx ends, then closes all
+// sessions and waits for them.
+func (h *Hub) Run(ctx context.Context) error {
+	verified := make(chan struct{})
+	go func() {
+		defer close(verified)
+		h.verify.run(ctx)
+	}()
+	err := h.results.run(ctx)
+	h.mu.Lock()
+	h.closed = true
+	for _, s := range h.sessions {
+		s.end(errTermOver)
+	}
+	h.mu.Unlock()
+	h.serving.Wait()
+	<-verified
+	return err
+}
+
+// Placed hands over what a plan placed; call it in the order of the log.
+func (h *Hub) Placed(node sheaf.NodeID, e *wire.Executions) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.core.Placed(node, e)
+	if s := h.sessions[node]; s != nil {
+		s.wake()
+	}
+}
+
+// Lost forgets a node that was declared lost. Should it still be there, it registers anew.
+func (h *Hub) Lost(node sheaf.NodeID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.core.Lost(node)
+	if s := h.sessions[node]; s != nil {
+		s.end(&sheaf.Error{Class: sheaf.Unavailable, Msg: "the node was declared lost", Hint: "register again"})
+	}
+}
+
+// Outdate ends a node's session if a registration has raised the node's
+// number since: all it reported would be answered "resend" for ever.
+func (h *Hub) Outdate(node sheaf.NodeID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[node]; s != nil && h.core.Outdated(node, h.Snapshot()) {
+		s.end(errReplaced)
+	}
+}
+
+// CheckKills has every session look for executions that are not valid any more.
+func (h *Hub) CheckKills() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sessions {
+		s.checkKills()
+	}
+}
+
+// RunOver tells the nodes that were given the run that no more of it comes.
+func (h *Hub) RunOver(run sheaf.RunID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sessions {
+		s.runOver(run)
+	}
+}
+
+// Connected reports whether a node's session is open.
+func (h *Hub) Connected(node sheaf.NodeID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.sessions[node]
+	return s != nil && s.open
+}
+
+// DeleteOutputs tells a node to delete what it keeps of a run. It reports
+// whether the node has a session to be told on.
+func (h *Hub) DeleteOutputs(node sheaf.NodeID, run sheaf.RunID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.sessions[node]
+	if s == nil || !s.open {
+		return false
+	}
+	s.tell(&wire.FromServer{Body: &wire.FromServer_End{End: &wire.RunEnd{Run: string(run), Delete: true}}})
+	return true
+}
+
+// Ping has a node that gossip holds for dead show itself: a broken stream ends at the next write.
+func (h *Hub) Ping(node sheaf.NodeID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[node]; s != nil && s.open {
+		s.tell(&wire.FromServer{Body: &wire.FromServer_Lease{Lease: &wire.Lease{LeaseMs: uint32(h.Lease.Milliseconds())}}})
+	}
+}
+
+// begin makes s the node's session and waits until the one before is over, so
+// that nothing of it is handled after the Hello.
+func (h *Hub) begin(ctx context.Context, s *session) error {
+	for {
+		h.mu.Lock()
+		if h.closed {
+			h.mu.Unlock()
+			return errTermOver
+		}
+		old := h.sessions[s.node]
+		if old == nil {
+			h.sessions[s.node] = s
+			h.mu.Unlock()
+			return nil
+		}
+		h.mu.Unlock()
+		old.end(errReplaced)
+		select {
+		case <-old.over:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// finish takes s out. Whoever waits for its node goes on.
+func (h *Hub) finish(s *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.core.Closed(s.node, s.stream)
+	if h.sessions[s.node] == s {
+		delete(h.sessions, s.node)
+	}
+	close(s.over)
+}
+
+// apply applies a command of a session and gives what it was refused for as the error.
+func (h *Hub) apply(ctx context.Context, c *fsm.Command) (fsm.Reply, error) {
+	reply, err := h.Log.Apply(ctx, c)
+	if err == nil && reply.Err != nil {
+		err = reply.Err
+	}
+	return reply, err
+}
+
+// verifier answers many sessions that ask for a lease with one question to the quorum.
+type verifier struct {
+	ask  func(context.Context) error
+	asks chan chan error
+}
+
+// verifying is how many sessions may wait to join the next question.
+const verifying = 256
+
+func newVerifier(ask func(context.Context) error) *verifier {
+	return &verifier{ask: ask, asks: make(chan chan error, verifying)}
+}
+
+func (v *verifier) run(ctx context.Context) {
+	for {
+		var waiting []chan error
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-v.asks:
+			waiting = append(waiting, c)
+		}
+		for more := true; more; {
+			select {
+			case c := <-v.asks:
+				waiting = append(waiting, c)
+			default:
+				more = false
+			}
+		}
+		err := v.ask(ctx)
+		for _, c := range waiting {
+			c <- err
+		}
+	}
+}
+
+// verified returns once a question that was put after the call is answered.
+func (v *verifier) verified(ctx context.Context) error {
+	c := make(chan error, 1)
+	select {
+	case v.asks <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-c:
+		if err != nil {
+			return fmt.Errorf("confirm the leadership: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return errors.Join(errTermOver, ctx.Err())
+	}
+}

@@ -1,0 +1,149 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/fsm"
+	"github.com/sheaf-run/agent/server/scheduler"
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Ready implements API.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Leader implements API.
+func (s *Server) Leader() (string, bool) { return s.node.Leader() }
+
+// LastContact implements API.
+func (s *Server) LastContact() time.Duration { return s.node.LastContact() }
+
+// Snapshot implements API.
+func (s *Server) Snapshot() *state.Snapshot { return s.store.Snapshot() }
+
+// VerifyRead implements API. What was acknowledged was applied here, since
+// this server led; so it is enough to know that it still does.
+func (s *Server) VerifyRead(ctx context.Context) error {
+	if _, err := s.leads(); err != nil {
+		return err
+	}
+	return s.node.VerifyLeader(ctx)
+}
+
+// Members implements API.
+func (s *Server) Members() []Member {
+	leader, _ := s.node.Leader()
+	var list []Member
+	at := map[string]int{}
+	for _, p := range s.node.Peers() {
+		at[p.ID] = len(list)
+		list = append(list, Member{ID: p.ID, Address: p.Address, Voter: p.Voter, Leader: p.Address == leader, Alive: p.ID == s.config.ID})
+	}
+	if s.config.Gossip == nil {
+		return list
+	}
+	for _, m := range s.config.Gossip.Servers() {
+		i, ok := at[m.Server]
+		if !ok {
+			i = len(list)
+			list = append(list, Member{ID: m.Server, Address: m.Address})
+		}
+		list[i].Alive, list[i].HTTP = true, m.HTTP
+	}
+	return list
+}
+
+// change applies a command and gives the run as it is then.
+func (s *Server) change(ctx context.Context, id sheaf.RunID, c *fsm.Command) (fsm.Reply, Submitted, error) {
+	t, err := s.leads()
+	if err != nil {
+		return fsm.Reply{}, Submitted{}, err
+	}
+	reply, err := t.Apply(ctx, c)
+	if err == nil && reply.Err != nil {
+		err = reply.Err
+	}
+	if err != nil {
+		return reply, Submitted{}, err
+	}
+	done := Submitted{Index: reply.Index}
+	if r := s.store.Snapshot().Run(id); r != nil {
+		done.Run = r.Stub()
+	}
+	return reply, done, nil
+}
+
+// Submit implements API.
+func (s *Server) Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error) {
+	if err := sheaf.CheckName("run", string(id)); err != nil {
+		return Submitted{}, err
+	}
+	b, err := json.Marshal(job)
+	if err != nil {
+		return Submitted{}, fmt.Errorf("encode the job: %w", err)
+	}
+	reply, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: string(id), JobJson: b}}})
+	done.Created = err == nil && !reply.Existing
+	return done, err
+}
+
+// Cancel implements API.
+func (s *Server) Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error) {
+	_, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_CancelRun{CancelRun: &fsm.CancelRun{Run: string(id)}}})
+	return done, err
+}
+
+// Retry implements API.
+func (s *Server) Retry(ctx context.Context, id sheaf.RunID, kind RetryKind, partitions sheaf.Ranges) (Submitted, error) {
+	c := &fsm.RetryRun{Run: string(id)}
+	switch kind {
+	case RetryFailed:
+		c.Which = fsm.RetryRun_WHICH_FAILED
+	case RetryLost:
+		c.Which = fsm.RetryRun_WHICH_LOST
+	case RetryPartitions:
+		c.Which = fsm.RetryRun_WHICH_PARTITIONS
+		for _, r := range partitions {
+			c.First = append(c.First, uint32(r.First))
+			c.Count = append(c.Count, uint32(r.Last-r.First+1))
+		}
+	default:
+		return Submitted{}, &sheaf.Error{Class: sheaf.Invalid, Field: "retry", Msg: fmt.Sprintf("unknown kind of retry %q", kind), Hint: "failed, lost, or a list of partitions"}
+	}
+	_, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_RetryRun{RetryRun: c}})
+	return done, err
+}
+
+// Delete implements API.
+func (s *Server) Delete(ctx context.Context, id sheaf.RunID) (uint64, error) {
+	_, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: string(id)}}})
+	return done.Index, err
+}
+
+// SetEligible implements API.
+func (s *Server) SetEligible(ctx context.Context, id sheaf.NodeID, eligible bool) (uint64, error) {
+	_, done, err := s.change(ctx, "", &fsm.Command{Body: &fsm.Command_SetNodeEligibility{SetNodeEligibility: &fsm.SetNodeEligibility{Node: string(id), Eligible: eligible}}})
+	return done.Index, err
+}
+
+// Node implements API.
+func (s *Server) Node(id sheaf.NodeID) (wire.NodesClient, error) {
+	n := s.store.Snapshot().Node(id)
+	if n == nil {
+		return nil, &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("there is no node %s", id)}
+	}
+	return s.nodes.Client(&n.Node)
+}
+
+// Obstacles implements API. A server that does not lead knows no nodes' present state, and says so by none.
+func (s *Server) Obstacles(job sheaf.Job) scheduler.Explanation {
+	t := s.term.Load()
+	if t == nil {
+		return scheduler.Explanation{}
+	}
+	return t.Obstacles(&job)
+}

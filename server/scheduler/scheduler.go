@@ -1,0 +1,143 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Kind is what is to be placed.
+type Kind uint8
+
+// The kinds.
+const (
+	Partitions Kind = iota
+	Split
+	Merge
+)
+
+// Node is a node as one evaluation of one run sees it.
+type Node struct {
+	*sheaf.Node
+	Joined    bool   // reconciled: placements may come
+	Suspected bool   // gossip holds it for dead
+	Refuses   string // why its client takes no work at present; empty when it does
+	Blocked   string // why this run cannot be prepared there; empty when it can
+
+	Assigned  int     // valid executions of this run there
+	Load      float64 // executions of all runs there, as a share of what it runs at once
+	Slots     int     // how many of this run's executions it runs at once, as measured; 0 is not measured
+	Rate      float64 // executions of this run it ends a second, lately
+	Succeeded int     // executions of this run that ended there, lately
+	Failed    int
+	Committed int // outputs of this run that lie there
+}
+
+// Retry is partitions whose last try failed on a node.
+type Retry struct {
+	Range sheaf.Range
+	Node  sheaf.NodeID
+}
+
+// Request is one run's need, at one moment.
+type Request struct {
+	Job  *sheaf.Job
+	Kind Kind
+	// Ready are pending partitions that may be placed, in order. There may be more
+	// than are listed; list as many as the nodes could take.
+	Ready sheaf.Ranges
+	// Retries are those of Ready that failed before, ascending; they had
+	// better go to another node where the job says so.
+	Retries []Retry
+	// Pin is the node whose listing of not shared files this run goes by; empty while there is none.
+	Pin sheaf.NodeID
+	// Nodes are all nodes, in any order that stays the same for the same state.
+	Nodes []Node
+}
+
+// Placement puts executions on a node. Partitions is empty for Split and Merge.
+type Placement struct {
+	Node       sheaf.NodeID
+	Session    uint64
+	Partitions sheaf.Ranges
+}
+
+// Plan is the answer to a request.
+type Plan struct {
+	Placements  []Placement // at most one a node
+	Left        int         // partitions of Ready that were not placed
+	Explanation Explanation
+}
+
+// candidate is a node that passed the filter.
+type candidate struct {
+	*Node
+	slots  int
+	budget int // executions of this run that it may hold, queued ones included
+	give   int // executions that it gets
+	has    int // of those, already cut; the length of ranges
+	ranges sheaf.Ranges
+}
+
+// take gives the candidate partitions from first on, at most up to last and to what it
+// is to get, and says how many.
+func (c *candidate) take(first, last int) int {
+	n := min(c.give-c.has, last-first+1)
+	c.has += n
+	c.ranges = append(c.ranges, sheaf.Range{First: first, Last: first + n - 1})
+	return n
+}
+
+// room is how many more executions the node may get.
+func (c *candidate) room() int { return max(0, c.budget-c.Assigned-c.give) }
+
+// Schedule places what the request asks for. The same request gives the same plan.
+func Schedule(r Request) Plan {
+	candidates, explanation := filter(&r)
+	plan := Plan{Explanation: explanation}
+	switch r.Kind {
+	case Split, Merge:
+		if best := pick(r.Kind, candidates); best != nil {
+			plan.Placements = []Placement{{Node: best.ID, Session: best.Session}}
+		}
+		return plan
+	}
+	ready := r.Ready.Len()
+	full := &collector{}
+	for i := range candidates {
+		c := &candidates[i]
+		c.budget = budget(c)
+		// A node that has half of its lookahead left can wait: fewer and
+		// larger plans cost less than many of a few partitions.
+		if c.Assigned >= c.slots+(c.budget-c.slots+1)/2 {
+			c.budget = c.Assigned
+			full.add(Full, "has its share of the run already", c.ID)
+		}
+	}
+	plan.Explanation.Reasons = append(plan.Explanation.Reasons, full.reasons()...)
+	fill(candidates, ready)
+	rest := cut(candidates, r.Ready, r.Retries, r.Job.Retry.OtherNode)
+	plan.Left = rest.Len()
+	for i := range candidates {
+		if c := &candidates[i]; len(c.ranges) > 0 {
+			plan.Placements = append(plan.Placements, Placement{Node: c.ID, Session: c.Session, Partitions: c.ranges})
+		}
+	}
+	return plan
+}
+
+// pick chooses the node of a split or merge: a merge goes where most of the outputs
+// lie; both go where least else runs.
+func pick(k Kind, candidates []candidate) *candidate {
+	if len(candidates) == 0 {
+		return nil
+	}
+	best := slices.MinFunc(candidates, func(a, b candidate) int {
+		if k == Merge && a.Committed != b.Committed {
+			return cmp.Compare(b.Committed, a.Committed)
+		}
+		return cmp.Or(cmp.Compare(a.Failed, b.Failed), cmp.Compare(a.Load, b.Load), cmp.Compare(a.ID, b.ID))
+	})
+	return &best
+}

@@ -1,0 +1,286 @@
+package scheduler_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/sheaf-run/agent/server/scheduler"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// node is a healthy node with room for ten of job's executions.
+func node(id string, change ...func(*scheduler.Node)) scheduler.Node {
+	n := scheduler.Node{Joined: true, Node: &sheaf.Node{
+		ID: sheaf.NodeID(id), Status: sheaf.NodeReady, Eligible: true, Session: 1,
+		Resources: sheaf.Resources{CPU: 1000, Memory: 10 << 30, Disk: 10 << 30, Pids: 10_000},
+		Drivers:   []sheaf.NodeDriver{{Name: "wasm", Healthy: true}},
+		Sources:   []sheaf.NodeSource{{Scheme: "file", Root: "/data"}},
+	}}
+	for _, c := range change {
+		c(&n)
+	}
+	return n
+}
+
+func job(change ...func(*sheaf.Job)) *sheaf.Job {
+	j := &sheaf.Job{Name: "j", Count: 1, Task: sheaf.Task{Driver: "wasm", Resources: sheaf.Resources{CPU: 100, Memory: 1 << 30, Disk: 1 << 30, Pids: 100}}}
+	for _, c := range change {
+		c(j)
+	}
+	return j
+}
+
+func reads(source string) func(*sheaf.Job) {
+	return func(j *sheaf.Job) { j.Inputs = append(j.Inputs, sheaf.Input{Name: "in", Source: source, Mount: "/in"}) }
+}
+
+func upTo(n int) sheaf.Ranges { return sheaf.Ranges{{First: 0, Last: n - 1}} }
+
+// shared makes the node's directory the same on every node.
+func shared(n *scheduler.Node) {
+	n.Sources = []sheaf.NodeSource{{Scheme: "file", Root: "/data", Shared: true}}
+}
+
+func TestFilterSaysWhy(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		node func(*scheduler.Node)
+		job  func(*sheaf.Job)
+		code scheduler.Code
+		text string
+	}{
+		{"down", func(n *scheduler.Node) { n.Status = sheaf.NodeDown }, nil, scheduler.Down, "is down"},
+		{"suspected", func(n *scheduler.Node) { n.Suspected = true }, nil, scheduler.Down, "gossip"},
+		{"ineligible", func(n *scheduler.Node) { n.Eligible = false }, nil, scheduler.Ineligible, "ineligible"},
+		{"joining", func(n *scheduler.Node) { n.Joined = false }, nil, scheduler.Joining, "not connected"},
+		{"driver", nil, func(j *sheaf.Job) { j.Task.Driver = "nope" }, scheduler.NoDriver, `"nope"`},
+		{"sick driver", func(n *scheduler.Node) { n.Drivers[0].Healthy, n.Drivers[0].Reason = false, "no socket" }, nil, scheduler.Unhealthy, "no socket"},
+		{"source", nil, reads("s3://bucket/x"), scheduler.NoSource, "s3://"},
+		{"directory", nil, reads("file:///database"), scheduler.NoSource, "/database"},
+		{"cpu", nil, func(j *sheaf.Job) { j.Task.Resources.CPU = 4000 }, scheduler.CPU, "needs 4000 MHz of cpu, the node has 1000 MHz"},
+		{"memory", nil, func(j *sheaf.Job) { j.Task.Resources.Memory = 7 << 60 }, scheduler.Memory, "the node has 10GiB"},
+		{"disk", nil, func(j *sheaf.Job) { j.Task.Resources.Disk = 1 << 40 }, scheduler.Disk, "1TiB of disk"},
+		{"pids", nil, func(j *sheaf.Job) { j.Task.Resources.Pids = 99_999 }, scheduler.Pids, "99999 pids"},
+		{"refuses", func(n *scheduler.Node) { n.Refuses = "disk is full" }, nil, scheduler.Refusing, "disk is full"},
+		{"prepare", func(n *scheduler.Node) { n.Blocked = "no such image" }, nil, scheduler.Prepare, "no such image"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n, j := node("a"), job()
+			if c.node != nil {
+				c.node(&n)
+			}
+			if c.job != nil {
+				c.job(j)
+			}
+			plan := scheduler.Schedule(scheduler.Request{Job: j, Ready: upTo(1), Nodes: []scheduler.Node{n}})
+			if len(plan.Placements) != 0 || plan.Left != 1 || plan.Explanation.Feasible != 0 {
+				t.Fatalf("placed on a node that cannot: %+v", plan)
+			}
+			r := plan.Explanation.Reasons
+			if len(r) != 1 || r[0].Code != c.code || !strings.Contains(r[0].Text, c.text) || len(r[0].Nodes) != 1 {
+				t.Errorf("reasons %+v, want one of code %s with %q", r, c.code, c.text)
+			}
+		})
+	}
+}
+
+// count gives how many partitions each node got.
+func count(p scheduler.Plan) map[sheaf.NodeID]int {
+	m := map[sheaf.NodeID]int{}
+	for _, x := range p.Placements {
+		m[x.Node] += x.Partitions.Len()
+	}
+	return m
+}
+
+func TestSpread(t *testing.T) {
+	busy := func(load float64) func(*scheduler.Node) { return func(n *scheduler.Node) { n.Load = load } }
+	for _, c := range []struct {
+		name  string
+		ready int
+		nodes []scheduler.Node
+		want  string
+	}{
+		{"a few go everywhere", 4, []scheduler.Node{node("a"), node("b")}, "map[a:2 b:2]"},
+		{"an odd one", 1, []scheduler.Node{node("a"), node("b")}, "map[a:1]"},
+		{"the idle node first", 5, []scheduler.Node{node("a", busy(1)), node("b")}, "map[b:5]"},
+		{"then both", 15, []scheduler.Node{node("a", busy(1)), node("b")}, "map[a:3 b:12]"},
+		{"many fill slots and lookahead", 1000, []scheduler.Node{node("a"), node("b")}, "map[a:20 b:20]"},
+		{"a fast node gets a second's work", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Rate = 300 })}, "map[a:310]"},
+		{"one that has enough waits", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Assigned = 15 }), node("b")}, "map[b:20]"},
+		{"one that fails everything gets a trickle", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Failed = 40 }), node("b")}, "map[a:1 b:20]"},
+		{"measured slots count", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Slots = 3 })}, "map[a:6]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			plan := scheduler.Schedule(scheduler.Request{Job: job(), Ready: upTo(c.ready), Nodes: c.nodes})
+			if got := fmt.Sprint(count(plan)); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestRetriesPreferAnotherNode(t *testing.T) {
+	r := scheduler.Request{Job: job(func(j *sheaf.Job) { j.Retry.OtherNode = true }), Ready: upTo(6),
+		Retries: []scheduler.Retry{{Range: sheaf.Range{First: 0, Last: 1}, Node: "a"}, {Range: sheaf.Range{First: 4, Last: 4}, Node: "b"}},
+		Nodes:   []scheduler.Node{node("a"), node("b")}}
+	plan := scheduler.Schedule(r)
+	for _, p := range plan.Placements {
+		if p.Node == "a" && (p.Partitions.Contains(0) || p.Partitions.Contains(1)) || p.Node == "b" && p.Partitions.Contains(4) {
+			t.Errorf("a retry went back to the node that failed it: %+v", plan.Placements)
+		}
+	}
+	// They wait for the other node while it is full, and for no node that cannot take them.
+	full := r
+	full.Nodes = []scheduler.Node{node("a"), node("b", func(n *scheduler.Node) { n.Assigned = 20 })}
+	if plan := scheduler.Schedule(full); plan.Left != 2 || plan.Placements[0].Partitions.Contains(0) {
+		t.Errorf("with the other node full: %+v", plan)
+	}
+	r.Nodes = r.Nodes[:1]
+	if got := fmt.Sprint(count(scheduler.Schedule(r))); got != "map[a:6]" {
+		t.Errorf("with one node only: %s, want everything there all the same", got)
+	}
+}
+
+func TestFilesPinTheWork(t *testing.T) {
+	j := job(reads("file:///data/in"))
+	for _, c := range []struct {
+		name  string
+		pin   sheaf.NodeID
+		nodes []scheduler.Node
+		want  string
+	}{
+		{"private files stay with whoever listed them", "b", []scheduler.Node{node("a"), node("b")}, "map[b:8]"},
+		{"shared files go anywhere", "b", []scheduler.Node{node("a", shared), node("b", shared)}, "map[a:4 b:4]"},
+		{"not to those that see others", "b", []scheduler.Node{node("a"), node("b", shared), node("c", shared)}, "map[b:4 c:4]"},
+		{"nor anywhere when the node is gone", "x", []scheduler.Node{node("a"), node("b")}, "map[]"},
+		{"unlisted ones choose one node", "", []scheduler.Node{node("a"), node("b")}, "map[a:8]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			plan := scheduler.Schedule(scheduler.Request{Job: j, Ready: upTo(8), Pin: c.pin, Nodes: c.nodes})
+			if got := fmt.Sprint(count(plan)); got != c.want {
+				t.Errorf("got %s, want %s (%+v)", got, c.want, plan.Explanation)
+			}
+		})
+	}
+}
+
+func TestSplitAndMerge(t *testing.T) {
+	nodes := []scheduler.Node{node("a", func(n *scheduler.Node) { n.Load = 1 }), node("b"), node("c", func(n *scheduler.Node) { n.Committed, n.Load, n.Drivers = 7, 9, nil })}
+	place := func(k scheduler.Kind, j *sheaf.Job) sheaf.NodeID {
+		p := scheduler.Schedule(scheduler.Request{Job: j, Kind: k, Nodes: nodes}).Placements
+		if len(p) == 0 {
+			return ""
+		}
+		return p[0].Node
+	}
+	if got := place(scheduler.Split, job(reads("file:///data"))); got != "b" {
+		t.Errorf("the split went to %q, want the least busy node that can run the job", got)
+	}
+	if got := place(scheduler.Split, job(reads("s3://x"))); got != "" {
+		t.Errorf("the split went to %q, which cannot read the input", got)
+	}
+	if got := place(scheduler.Merge, job()); got != "c" {
+		t.Errorf("the merge went to %q, want where the outputs lie", got)
+	}
+}
+
+// Whatever the nodes and the need: each partition goes to at most one node, to one
+// that can run it, within its budget; and nothing is left while there is room.
+func TestScheduleProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var nodes []scheduler.Node
+		for i := range rapid.IntRange(0, 12).Draw(t, "nodes") {
+			nodes = append(nodes, node(fmt.Sprint("n", i), func(n *scheduler.Node) {
+				n.Slots = rapid.IntRange(1, 9).Draw(t, "slots")
+				n.Assigned = rapid.IntRange(0, 20).Draw(t, "assigned")
+				n.Load = rapid.Float64Range(0, 3).Draw(t, "load")
+				n.Rate = rapid.Float64Range(0, 50).Draw(t, "rate")
+				n.Failed = rapid.IntRange(0, 20).Draw(t, "failed")
+				n.Succeeded = rapid.IntRange(0, 20).Draw(t, "succeeded")
+				n.Eligible = rapid.Bool().Draw(t, "eligible")
+			}))
+		}
+		var ready sheaf.Ranges
+		var retries []scheduler.Retry
+		at := 0
+		for range rapid.IntRange(0, 8).Draw(t, "ranges") {
+			first := at + rapid.IntRange(0, 5).Draw(t, "gap")
+			last := first + rapid.IntRange(0, 30).Draw(t, "length")
+			ready = ready.AddRange(first, last)
+			if rapid.Bool().Draw(t, "retry") {
+				retries = append(retries, scheduler.Retry{Range: sheaf.Range{First: first, Last: first + (last-first)/2}, Node: sheaf.NodeID(fmt.Sprint("n", rapid.IntRange(0, 12).Draw(t, "failed on")))})
+			}
+			at = last + 1
+		}
+		r := scheduler.Request{Job: job(func(j *sheaf.Job) { j.Retry.OtherNode = true }), Ready: ready, Retries: retries, Nodes: nodes}
+		plan := scheduler.Schedule(r)
+		if again := scheduler.Schedule(r); fmt.Sprint(again) != fmt.Sprint(plan) {
+			t.Fatalf("twice the same request, two plans:\n%v\n%v", plan, again)
+		}
+		seen := map[int]sheaf.NodeID{}
+		for _, p := range plan.Placements {
+			last := -2
+			for _, x := range p.Partitions {
+				if x.First <= last+1 || x.Last < x.First {
+					t.Fatalf("ranges of %s are out of order or touch: %v", p.Node, p.Partitions)
+				}
+				last = x.Last
+				for i := x.First; i <= x.Last; i++ {
+					if other, ok := seen[i]; ok || !ready.Contains(i) {
+						t.Fatalf("partition %d went to %s, and to %s", i, p.Node, other)
+					}
+					seen[i] = p.Node
+				}
+			}
+		}
+		if len(seen)+plan.Left != ready.Len() {
+			t.Fatalf("%d placed and %d left of %d", len(seen), plan.Left, ready.Len())
+		}
+		got := count(plan)
+		for _, n := range nodes {
+			most := n.Slots + max(n.Slots, int(n.Rate)+1)
+			if n.Assigned+got[n.ID] > most && got[n.ID] > 0 {
+				t.Fatalf("%s holds %d and got %d more, over %d", n.ID, n.Assigned, got[n.ID], most)
+			}
+			if !n.Eligible && got[n.ID] > 0 {
+				t.Fatalf("%s is not eligible and got %d", n.ID, got[n.ID])
+			}
+			waits := 0 // retries that this node failed
+			for _, x := range retries {
+				if x.Node == n.ID {
+					waits += x.Range.Last - x.Range.First + 1
+				}
+			}
+			if n.Eligible && n.Assigned == 0 && got[n.ID] == 0 && plan.Left > waits {
+				t.Fatalf("%s is idle while %d are left", n.ID, plan.Left)
+			}
+		}
+	})
+}
+
+// BenchmarkMillionOverThousand plans a million partitions over a thousand nodes
+// with constraints of sources, failures and a retry on every hundredth partition.
+func BenchmarkMillionOverThousand(b *testing.B) {
+	var nodes []scheduler.Node
+	for i := range 1000 {
+		nodes = append(nodes, node(fmt.Sprintf("n%04d", i), shared, func(n *scheduler.Node) {
+			n.Rate, n.Assigned, n.Failed, n.Succeeded = 2000, i%7, i%5, 100
+			n.Eligible = i%50 != 0
+		}))
+	}
+	var retries []scheduler.Retry
+	for i := 0; i < 1_000_000; i += 100 {
+		retries = append(retries, scheduler.Retry{Range: sheaf.Range{First: i, Last: i}, Node: nodes[i/100%1000].ID})
+	}
+	r := scheduler.Request{Job: job(reads("file:///data/x"), func(j *sheaf.Job) { j.Retry.OtherNode = true }), Ready: upTo(1_000_000), Retries: retries, Nodes: nodes, Pin: "n0001"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if plan := scheduler.Schedule(r); plan.Left > 0 {
+			b.Fatalf("%d left", plan.Left)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package state
+
+import (
+	"sync/atomic"
+
+	"github.com/sheaf-run/agent/server/state/table"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Run is one run. A Run in a snapshot never changes; nor does what it points to.
+type Run struct {
+	ID         sheaf.RunID     `json:"id"`
+	Job        *sheaf.Job      `json:"-"`
+	JobJSON    []byte          `json:"job"`      // as submitted: the same again is the same run
+	Created    uint64          `json:"created"`  // raft index
+	Modified   uint64          `json:"modified"` // raft index of the last change of the run or a partition
+	Status     sheaf.RunStatus `json:"status"`
+	Generation uint32          `json:"generation"` // from 1; raised by every retry
+	Stop       StopReason      `json:"stop,omitempty"`
+
+	// Partitions is nil until their number is known.
+	Partitions *table.Table `json:"-"`
+	// Backups is how many partitions have a second valid attempt.
+	Backups int `json:"backups,omitempty"`
+
+	Split    Exec     `json:"split"`
+	Merge    Exec     `json:"merge"`
+	Manifest Manifest `json:"manifest"`
+	Image    string   `json:"image,omitempty"` // digest of the image or module, once resolved
+	Result   Result   `json:"result"`
+
+	SubmittedMs int64 `json:"submitted"`          // cluster time, Unix ms, as all here
+	StartedMs   int64 `json:"started,omitempty"`  // first placement
+	EndedMs     int64 `json:"ended,omitempty"`    // 0 until terminal
+	DeadlineMs  int64 `json:"deadline,omitempty"` // of the job's timeout, from the generation's first placement; 0 is none
+
+	Error   string        `json:"error,omitempty"` // the root cause
+	Errors  *ErrorLog     `json:"errors,omitempty"`
+	Prepare []PrepareMark `json:"prepare,omitempty"` // ascending by node number
+
+	digest *atomic.Uint64 // of the row and its partitions, 0 while not computed
+}
+
+// StopReason says what ended a run's partitions all at once. While it is set, pending and
+// assigned partitions read as cancelled.
+type StopReason uint8
+
+// The reasons. Their order is part of the snapshot's format.
+const (
+	StopNone      StopReason = iota
+	StopCancelled            // a person did
+	StopAfter                // more failed than failure.stop_after
+	StopExit                 // an exit code with the action fail_job
+	StopTimeout              // the job's timeout passed
+	StopPrepare              // it cannot be made ready on any node
+	StopSplit                // the split failed
+)
+
+// Exec is the execution of a run's split or merge.
+type Exec struct {
+	Fence       uint32 `json:"fence,omitempty"`     // highest attempt ever placed
+	Active      bool   `json:"active,omitempty"`    // Attempt is valid on Node
+	Attempt     uint32 `json:"attempt,omitempty"`   // valid (active), committed (done), or recorded as failed; 0 if it ended without a result
+	Node        uint32 `json:"node,omitempty"`      // number of its node
+	Done        bool   `json:"done,omitempty"`      // Attempt stands committed: the manifest or result is sealed
+	Failures    uint32 `json:"failures,omitempty"`  // in this generation
+	Losses      uint32 `json:"losses,omitempty"`    // in this generation
+	NotBeforeMs int64  `json:"notBefore,omitempty"` // cluster time before which it is not placed again
+}
+
+// Valid reports whether this attempt on this node may still commit.
+func (e Exec) Valid(attempt, node uint32) bool {
+	return e.Active && e.Attempt == attempt && e.Node == node
+}
+
+// Ready reports whether it may be placed at cluster time nowMs.
+func (e Exec) Ready(nowMs int64) bool { return !e.Active && !e.Done && e.NotBeforeMs <= nowMs }
+
+// Place begins the next attempt, on a node.
+func (e *Exec) Place(node uint32) {
+	e.Fence++
+	e.Active, e.Attempt, e.Node = true, e.Fence, node
+}
+
+// Drop ends the valid attempt, if there is one, without a result.
+func (e *Exec) Drop() {
+	if e.Active {
+		e.Active, e.Attempt = false, 0
+	}
+}
+
+// Manifest indexes the chunks of a run's shard manifest; their bytes are in the [ChunkStore].
+type Manifest struct {
+	Attempt    uint32       `json:"attempt,omitempty"` // the split attempt that writes or wrote it
+	Chunks     []Chunk      `json:"chunks,omitempty"`
+	Sealed     bool         `json:"sealed,omitempty"`
+	Partitions uint32       `json:"partitions,omitempty"`
+	Root       table.Digest `json:"root"`
+	Bytes      uint64       `json:"bytes,omitempty"` // sizes of all atoms
+	Warnings   []string     `json:"warnings,omitempty"`
+}
+
+// Chunk is one piece of a manifest.
+type Chunk struct {
+	First  uint32       `json:"first"` // first partition that begins in it
+	Count  uint32       `json:"count"` // partitions that begin in it
+	Offset int64        `json:"offset"`
+	Length uint32       `json:"length"`
+	Digest table.Digest `json:"digest"`
+}
+
+// Result is the sealed result.
+type Result struct {
+	Sealed  bool         `json:"sealed,omitempty"`
+	Attempt uint32       `json:"attempt,omitempty"` // of the merge
+	Node    uint32       `json:"node,omitempty"`    // where the merged manifest lies
+	Digest  table.Digest `json:"digest"`
+	Files   uint64       `json:"files,omitempty"`
+	Bytes   uint64       `json:"bytes,omitempty"`
+}
+
+// PrepareMark says that preparing a run on a node failed.
+type PrepareMark struct {
+	Node        uint32 `json:"node"`
+	Tries       uint32 `json:"tries"`
+	NotBeforeMs int64  `json:"notBefore"` // cluster time; before it the run gets no placement there
+	Exhausted   bool   `json:"exhausted,omitempty"`
+	Error       string `json:"error"`
+}
+
+// Need is what a run waits for the scheduler to place.
+type Need struct {
+	Split, Merge bool
+	Ready        int   // pending partitions that may be placed now
+	NextMs       int64 // cluster time at which more may be placed; 0 is none
+}

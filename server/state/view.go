@@ -1,0 +1,157 @@
+package state
+
+import (
+	"time"
+
+	"github.com/sheaf-run/agent/server/state/table"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Masked reports whether pending and assigned partitions read as cancelled.
+func (r *Run) Masked() bool { return r.Stop != StopNone }
+
+// Counts is how many partitions are in each state; they sum to Total. Running
+// is always 0: clients report it, the log does not hold it.
+func (r *Run) Counts() sheaf.PartitionCounts {
+	if r.Partitions == nil {
+		return sheaf.PartitionCounts{}
+	}
+	return r.counts(r.Partitions.Len(), r.Partitions.Counts())
+}
+
+// Counts is the same as of now, within the transaction.
+func (r *RunTxn) Counts() sheaf.PartitionCounts {
+	if r.edit == nil {
+		return r.Run.Counts()
+	}
+	return r.counts(r.edit.Len(), r.edit.Counts())
+}
+
+func (r *Run) counts(n int, c table.Counts) sheaf.PartitionCounts {
+	p := sheaf.PartitionCounts{
+		Total:     n,
+		Pending:   c[sheaf.PartitionPending],
+		Assigned:  c[sheaf.PartitionAssigned],
+		Running:   c[sheaf.PartitionRunning],
+		Succeeded: c[sheaf.PartitionSucceeded],
+		Failed:    c[sheaf.PartitionFailed],
+		Cancelled: c[sheaf.PartitionCancelled],
+		Reused:    c[sheaf.PartitionReused],
+	}
+	if r.Masked() {
+		p.Cancelled += p.Pending + p.Assigned
+		p.Pending, p.Assigned = 0, 0
+	}
+	return p
+}
+
+// Row is partition i as it stands, cancelled where the run's stop masks it.
+func (r *Run) Row(i int) table.Row {
+	row := r.Partitions.Row(i)
+	if r.Masked() && !row.State.Terminal() {
+		if row.State == sheaf.PartitionPending {
+			row.StartedMs = 0
+		}
+		row.State = sheaf.PartitionCancelled
+	}
+	return row
+}
+
+// Ranges are the partitions in a state.
+func (r *Run) Ranges(state sheaf.PartitionState) sheaf.Ranges { return r.RangesFrom(state, 0, 0) }
+
+// RangesFrom are those from partition `from` on, in at most `most` ranges; 0 is any number.
+func (r *Run) RangesFrom(state sheaf.PartitionState, from, most int) sheaf.Ranges {
+	if r.Partitions == nil {
+		return nil
+	}
+	set := table.Set(state)
+	if r.Masked() {
+		switch state {
+		case sheaf.PartitionPending, sheaf.PartitionAssigned:
+			return nil
+		case sheaf.PartitionCancelled:
+			set = table.Set(state, sheaf.PartitionPending, sheaf.PartitionAssigned)
+		}
+	}
+	return r.Partitions.Ranges(set, from, most)
+}
+
+// NodeCounts is what each node holds of the run's partitions, by node
+// number; backups, split and merge are not in it. Where the run is masked, assigned
+// ones are not valid any more. The slice must not be changed.
+func (r *Run) NodeCounts() []table.NodeCount {
+	if r.Partitions == nil {
+		return nil
+	}
+	return r.Partitions.NodeCounts()
+}
+
+// Unreached is how many committed outputs lie on nodes that are down.
+func (s *Snapshot) Unreached(r *Run) int {
+	lost := 0
+	for _, c := range r.NodeCounts() {
+		if c.Committed == 0 {
+			continue
+		}
+		if n := s.NodeByNumber(c.Node); n == nil || n.Status == sheaf.NodeDown {
+			lost += int(c.Committed)
+		}
+	}
+	return lost
+}
+
+// Stub is the run as lists show it.
+func (r *Run) Stub() sheaf.RunStub {
+	return sheaf.RunStub{
+		ID: r.ID, Name: r.Job.Name, Namespace: r.Job.Namespace, Priority: r.Job.Priority,
+		Status: r.Status, Generation: int(r.Generation), Partitions: r.Counts(), Error: r.Error,
+		Submitted: at(r.SubmittedMs), Started: maybe(r.StartedMs), Ended: maybe(r.EndedMs),
+	}
+}
+
+// Partition is partition i as the API shows it.
+func (s *Snapshot) Partition(r *Run, i int) sheaf.Partition {
+	row := r.Row(i)
+	p := sheaf.Partition{
+		Index: i, State: row.State, Attempt: row.Fence,
+		Failures: int(row.Failures), Losses: int(row.Losses),
+		CPUMs: int64(row.CPUMs), PeakMem: int64(row.PeakKiB) << 10,
+	}
+	if row.State == sheaf.PartitionSucceeded {
+		p.Attempt = row.Attempt
+	}
+	if n := s.NodeByNumber(row.Node); n != nil {
+		p.Node = n.ID
+	}
+	if row.ExitCode >= 0 {
+		code := int(row.ExitCode)
+		p.ExitCode = &code
+	}
+	if row.Failure != sheaf.FailNone {
+		p.Reason = row.Failure.String()
+	}
+	if row.Output != (table.Digest{}) {
+		p.Output = row.Output.String()
+	}
+	switch {
+	case row.State == sheaf.PartitionPending && row.StartedMs > 0:
+		p.Reason = "waits until " + at(row.StartedMs).UTC().Format(time.RFC3339) + " to be tried again"
+	case row.State != sheaf.PartitionPending && row.StartedMs > 0:
+		p.Started = maybe(row.StartedMs)
+		if row.State.Terminal() {
+			p.Ended = maybe(row.StartedMs + int64(row.DurationMs))
+		}
+	}
+	return p
+}
+
+func at(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+func maybe(ms int64) *time.Time {
+	if ms == 0 {
+		return nil
+	}
+	t := at(ms)
+	return &t
+}
