@@ -1,0 +1,112 @@
+package client
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Discovery finds the other members of the region. The agent answers from
+// gossip; what it says is a hint, and may be stale.
+type Discovery interface {
+	// Servers lists the RPC addresses (host:port) of the region's servers, the
+	// likeliest leader first. An empty list means that none is known yet.
+	Servers() []string
+
+	// NodeAddress is the RPC address of another client, by its ID.
+	NodeAddress(id sheaf.NodeID) (address string, ok bool)
+}
+
+// Driver is a task driver that the client may start.
+type Driver struct {
+	Name    string   // as jobs name it
+	Command []string // of the plugin's process: program and arguments
+	Env     []string // NAME=value, beside the few that every plugin gets
+}
+
+// FileRoot is a directory of this machine that jobs may read.
+type FileRoot struct {
+	Path   string // absolute; "/" allows any
+	Shared bool   // every client that lists it sees the same files
+}
+
+// Config is what a client is made of. Zero fields take the defaults named.
+type Config struct {
+	Name       string // of the node; the host's name
+	Region     string // "global"
+	Datacenter string // "dc1"
+	Class      string
+
+	// Address is host:port of the agent's RPC listener, on which the agent
+	// registers [Client.Nodes].
+	Address string
+
+	// DataDir holds all that outlives a restart: the node's ID, durable
+	// results, checkpoints. Empty means a temporary directory that Run removes.
+	DataDir string
+
+	// Resources override what the fingerprint measures, field by field.
+	Resources sheaf.Resources
+	// Reserve is kept back from executions for the rest of the machine.
+	Reserve sheaf.Resources
+	// Slots, over 0, makes capacity that many executions whatever they ask
+	// for. It is for benchmarks with drivers that use nothing.
+	Slots int
+
+	Attributes map[string]string // added to the fingerprint's
+	Drivers    []Driver
+	FileRoots  []FileRoot
+
+	Discovery Discovery
+	// Dial connects to an agent's RPC address. The connection is closed by the client.
+	Dial   func(address string) (*grpc.ClientConn, error)
+	Logger *slog.Logger // discards
+}
+
+// filled checks c and fills in the defaults.
+func (c Config) filled() (Config, error) {
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("name the node after its host: %w", err)
+		}
+		c.Name = host
+	}
+	if c.Region == "" {
+		c.Region = "global"
+	}
+	if c.Datacenter == "" {
+		c.Datacenter = "dc1"
+	}
+	if err := sheaf.CheckName("node", c.Name); err != nil {
+		return c, err
+	}
+	if c.Discovery == nil || c.Dial == nil {
+		return c, &sheaf.Error{Class: sheaf.Internal, Msg: "client has no way to find or reach its servers"}
+	}
+	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
+		return c, &sheaf.Error{Class: sheaf.Invalid, Field: "data_dir", Msg: fmt.Sprintf("data directory %q is not absolute", c.DataDir), Hint: "write it from the root, as in /var/lib/sheaf"}
+	}
+	for _, d := range c.Drivers {
+		if err := sheaf.CheckName("driver", d.Name); err != nil {
+			return c, err
+		}
+		if len(d.Command) == 0 {
+			return c, &sheaf.Error{Class: sheaf.Invalid, Field: "driver", Msg: fmt.Sprintf("driver %q has no command", d.Name)}
+		}
+	}
+	for _, r := range c.FileRoots {
+		if !filepath.IsAbs(r.Path) {
+			return c, &sheaf.Error{Class: sheaf.Invalid, Field: "file_root", Msg: fmt.Sprintf("directory %q that jobs may read is not absolute", r.Path), Hint: "write it from the root, as in /data/photos"}
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}

@@ -1,0 +1,48 @@
+package serve
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"google.golang.org/grpc"
+
+	"github.com/sheaf-run/agent/client/split"
+	"github.com/sheaf-run/agent/data/shard"
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Preview implements the service: the split that a run of the job would make
+// here, by the same code, without the servers.
+func (n *Nodes) Preview(req *wire.PreviewRequest, stream grpc.ServerStreamingServer[wire.PreviewReply]) error {
+	ctx, s, done, err := n.gate.enter(stream.Context())
+	if err != nil {
+		return err
+	}
+	defer done()
+	job := &sheaf.Job{}
+	if err := json.Unmarshal(req.GetJobJson(), job); err != nil {
+		return toStatus(&sheaf.Error{Class: sheaf.Invalid, Msg: "the job cannot be read", Err: err})
+	}
+	var sent uint32
+	var line []byte
+	stats, err := split.List(ctx, job, s.Sources, func(v *shard.View) error {
+		if limit := req.GetLimit(); limit > 0 && sent >= limit {
+			return nil
+		}
+		sent++
+		sh := v.Shard()
+		line = shard.AppendJSON(line[:0], &sh)
+		if len(line) > wire.MaxMessage-(1<<10) {
+			return &sheaf.Error{Class: sheaf.TooLarge, Msg: fmt.Sprintf("the list of partition %d has %d bytes", v.Index, len(line)), Limit: fmt.Sprintf("%d bytes", wire.MaxMessage), Hint: "preview with a smaller batch_size"}
+		}
+		return stream.Send(&wire.PreviewReply{Body: &wire.PreviewReply_PartitionJson{PartitionJson: line}})
+	})
+	if err != nil {
+		return toStatus(err)
+	}
+	return stream.Send(&wire.PreviewReply{Body: &wire.PreviewReply_Total{Total: &wire.PreviewTotal{
+		Partitions: uint32(stats.Partitions), Atoms: uint64(stats.Atoms), Bytes: uint64(stats.Bytes),
+		SmallestBytes: uint64(max(stats.Smallest, 0)), LargestBytes: uint64(stats.Largest), Listed: uint64(stats.Listed), Warnings: stats.Warnings,
+	}}})
+}

@@ -1,0 +1,196 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sheaf-run/agent/client/driver"
+	"github.com/sheaf-run/agent/client/execution"
+	"github.com/sheaf-run/agent/client/sandbox"
+	"github.com/sheaf-run/agent/data/output/store"
+	"github.com/sheaf-run/agent/data/source"
+	"github.com/sheaf-run/agent/data/stage"
+	"github.com/sheaf-run/agent/drivers/driverpb"
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// maxPrepareCrashes is how often preparing a run may take its driver down
+// before the run is refused on this node.
+const maxPrepareCrashes = 3
+
+// runData is what the loop knows of a run beside the core.
+type runData struct {
+	spec      *wire.RunSpec // nil for a run of which only old results are here
+	job       *sheaf.Job
+	task      *sandbox.Task
+	taskErr   error // the task cannot be compiled here
+	engine    *engine
+	store     *store.Run
+	inputs    []stage.Input // opened with the first staging
+	sources   []source.Source
+	stager    *stage.Stager
+	whole     sheaf.Shard // of a partition without a split: all inputs
+	handle    string
+	digest    string // of the image or module, as prepared
+	preparing bool
+	asked     int // how often it was prepared: only the answer to the latest counts
+	crashes   int
+	specSaved bool
+}
+
+func dataOf(r *execution.Run) *runData { return r.Data.(*runData) }
+
+// bare makes a run known of which only results are here.
+func (w *Worker) bare(id sheaf.RunID) (*execution.Run, error) {
+	if r := w.core.Run(id); r != nil {
+		return r, nil
+	}
+	st, err := w.cfg.Store.Run(id)
+	if err != nil {
+		return nil, fmt.Errorf("open the store of run %s: %w", id, err)
+	}
+	r := w.core.AddRun(execution.Spec{ID: id}, false)
+	r.Data = &runData{store: st, job: &sheaf.Job{}}
+	return r, nil
+}
+
+// addRun makes a run known, or takes its newer spec.
+func (w *Worker) addRun(spec *wire.RunSpec) (*execution.Run, error) {
+	id := sheaf.RunID(spec.GetRun())
+	if r := w.core.Run(id); r != nil && dataOf(r).spec != nil && proto.Equal(dataOf(r).spec, spec) {
+		return w.core.AddRun(r.Spec, false), nil
+	}
+	job := &sheaf.Job{}
+	if err := json.Unmarshal(spec.GetJobJson(), job); err != nil {
+		return nil, fmt.Errorf("read the job of run %s: %w", id, err)
+	}
+	r, err := w.bare(id)
+	if err != nil {
+		return nil, err
+	}
+	d := dataOf(r)
+	d.spec, d.job, d.specSaved = spec, job, false
+	d.engine = w.engines[job.Task.Driver]
+	d.task, d.taskErr = sandbox.Compile(id, job, int(spec.GetPartitions()), w.cfg.Place)
+	if d.engine == nil {
+		d.taskErr = &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("this node has no driver %q", job.Task.Driver)}
+	}
+	again := d.digest != "" && spec.GetImageDigest() != "" && spec.GetImageDigest() != d.digest
+	return w.core.AddRun(specOf(spec, job), again), nil
+}
+
+// specOf is the core's part of a run.
+func specOf(spec *wire.RunSpec, job *sheaf.Job) execution.Spec {
+	s := execution.Spec{
+		ID: sheaf.RunID(spec.GetRun()), Generation: spec.GetGeneration(), Driver: job.Task.Driver,
+		Need: execution.NeedOf(job.Task.Resources), Weight: job.Priority, Timeout: time.Duration(job.Task.Timeout),
+		Shards: job.Split != nil, Stages: len(job.Inputs) > 0 || len(job.Outputs) > 0, Limits: job.Task.Resources,
+	}
+	for _, p := range job.Failure.OnExit {
+		if p.Action == sheaf.ActionIgnore {
+			s.Ignore = append(s.Ignore, p.Codes...)
+		}
+	}
+	return s
+}
+
+// prepare has the driver make a run ready.
+func (w *Worker) prepare(r *execution.Run) {
+	d := dataOf(r)
+	if d.taskErr != nil {
+		w.prepared(r, nil, d.taskErr)
+		return
+	}
+	e := d.engine
+	e.used = w.now
+	d.asked++
+	if e.state != engineOpen {
+		e.pending = append(e.pending, r)
+		w.open(e)
+		return
+	}
+	d.preparing = true
+	req := &driverpb.PrepareRequest{
+		Run: string(r.ID), ConfigJson: d.task.Raw(), PinnedDigest: d.spec.GetImageDigest(),
+		MemoryBytes: int64(d.job.Task.Resources.Memory), Network: d.job.Task.Network,
+	}
+	ctx, asked := w.ctx, d.asked
+	w.jobs.Go(func() {
+		resp, err := e.driver.Prepare(ctx, req)
+		w.post(func() {
+			if asked != d.asked {
+				return // the driver's process has ended since: the handle means nothing to the next
+			}
+			d.preparing = false
+			w.prepared(r, resp, err)
+		})
+	})
+}
+
+// prepared goes on with a run that was prepared, or was not, and tells the servers.
+func (w *Worker) prepared(r *execution.Run, resp *driverpb.PrepareResponse, err error) {
+	d := dataOf(r)
+	if w.ctx.Err() != nil {
+		return
+	}
+	if err != nil && driver.Crashed(err) {
+		if d.crashes++; d.crashes < maxPrepareCrashes {
+			w.core.Unprepare(r.Driver)
+			return
+		}
+	}
+	result := &wire.PrepareResult{Run: string(r.ID)}
+	if err != nil {
+		w.log.Warn("run cannot be prepared", "run", r.ID, "driver", r.Driver, "error", err)
+		d.crashes = 0
+		result.Error = execution.Clip(err.Error(), execution.MaxMessage)
+		switch sheaf.ClassOf(err) {
+		case sheaf.Invalid, sheaf.NotFound, sheaf.TooLarge, sheaf.Unsupported, sheaf.Denied:
+			result.Invalid = true
+		}
+		w.core.PrepareFailed(r)
+	} else {
+		d.handle, d.digest, d.crashes = resp.GetHandle(), resp.GetDigest(), 0
+		result.Digest = resp.GetDigest()
+		w.core.Prepared(r, w.now)
+	}
+	w.up.prepared = append(w.up.prepared, result)
+	w.sendPrepared()
+}
+
+// forget lets go of a run of which nothing is left.
+func (w *Worker) forget(r *execution.Run) {
+	d := dataOf(r)
+	for _, s := range d.sources {
+		_ = s.Close() // nothing of it is open any more
+	}
+	d.sources, d.inputs = nil, nil
+	w.reader.Forget(r.ID)
+	w.cfg.Spaces.ForgetRun(r.ID)
+	if d.specSaved {
+		w.saver.removeRun(r.ID)
+	}
+	if e := d.engine; e != nil && d.handle != "" && e.state == engineOpen {
+		handle, ctx := d.handle, w.ctx
+		w.jobs.Go(func() {
+			if err := e.driver.Release(ctx, handle); err != nil && ctx.Err() == nil {
+				w.log.Debug("handle not released", "run", r.ID, "error", err)
+			}
+		})
+	}
+	if r.Deleted() {
+		w.deleteRun(r.ID)
+	}
+}
+
+func (w *Worker) deleteRun(id sheaf.RunID) {
+	w.durable.later(func() {
+		if err := w.cfg.Store.DeleteRun(id); err != nil {
+			w.log.Error("run's data not deleted", "run", id, "error", err)
+		}
+	})
+}

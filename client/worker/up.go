@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"math"
+	"time"
+
+	"github.com/sheaf-run/agent/client/execution"
+	"github.com/sheaf-run/agent/client/session"
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+const (
+	// maxResults and maxText bound one message of results: some 64 KiB of
+	// columns, and as much of text, which is what a command in the servers' log may hold.
+	maxResults = 1024
+	maxText    = 48 << 10
+	// pulseSoonest is the least time between two pulses that a change of rate
+	// brings; within it a rate is noise.
+	pulseSoonest = 200 * time.Millisecond
+	// rateChange is the relative change of a rate that is told at once.
+	rateChange = 0.25
+	// minPulse bounds a third of a lease from below, for leases of nothing.
+	minPulse = 50 * time.Millisecond
+)
+
+// up is the way to the leader.
+type up struct {
+	out      *session.Outbox // nil without a stream
+	number   uint64          // of the session
+	welcomed bool            // Welcome has come on out
+	lease    time.Duration
+	prepared []*wire.PrepareResult // not sent yet
+	pulsed   time.Time
+	sequence uint64
+	rates    map[sheaf.RunID]float64 // as last told
+	refused  string                  // why the node takes no work
+	told     string                  // refused, as last told
+}
+
+func (w *Worker) send(m *wire.FromClient) {
+	if w.up.out != nil && w.up.welcomed {
+		w.up.out.Add(m)
+	}
+}
+
+// sendResults sends durable results, a message a run. Without a stream it does
+// nothing: after the next Welcome the core has them sent again.
+func (w *Worker) sendResults(list []*execution.Result) {
+	if len(list) == 0 || w.up.out == nil || !w.up.welcomed {
+		return
+	}
+	type group struct {
+		run        *execution.Run
+		generation uint32
+		kind       wire.Kind
+	}
+	open := map[group]*builder{}
+	for _, r := range list {
+		g := group{r.Run, r.Generation, r.Kind}
+		b := open[g]
+		if b == nil {
+			b = &builder{}
+			open[g] = b
+		}
+		if b.results == nil {
+			b.results = &wire.Results{Run: string(r.Run.ID), Generation: r.Generation, Kind: r.Kind, Node: string(w.cfg.Place.NodeID), Session: w.up.number}
+		}
+		b.add(r)
+		if len(b.results.Partition) >= maxResults || b.text >= maxText {
+			w.send(b.message())
+		}
+	}
+	for _, b := range open {
+		if b.results != nil {
+			w.send(b.message())
+		}
+	}
+}
+
+// builder fills the columns of one message.
+type builder struct {
+	results *wire.Results
+	text    int // bytes
+}
+
+func (b *builder) add(r *execution.Result) {
+	c := b.results
+	c.Partition = append(c.Partition, r.Partition)
+	c.Attempt = append(c.Attempt, r.Attempt)
+	c.Outcome = append(c.Outcome, byte(r.Outcome))
+	c.Failure = append(c.Failure, byte(r.Failure))
+	c.ExitCode = append(c.ExitCode, r.ExitCode)
+	c.StartedMs = append(c.StartedMs, r.StartedMs)
+	c.DurationMs = append(c.DurationMs, r.DurationMs)
+	c.CpuMs = append(c.CpuMs, r.CPUMs)
+	c.PeakMemoryKib = append(c.PeakMemoryKib, r.PeakKiB)
+	c.Digest = append(c.Digest, r.Digest[:]...)
+	if r.Text != nil {
+		t := &wire.Text{Item: uint32(len(c.Partition) - 1), Message: r.Text.Message, Stderr: r.Text.Stderr}
+		c.Text = append(c.Text, t)
+		b.text += len(t.Message) + len(t.Stderr)
+	}
+}
+
+func (b *builder) message() *wire.FromClient {
+	m := &wire.FromClient{Body: &wire.FromClient_Results{Results: b.results}}
+	*b = builder{}
+	return m
+}
+
+// sendPrepared sends how preparing went.
+func (w *Worker) sendPrepared() {
+	if w.up.out == nil || !w.up.welcomed {
+		return
+	}
+	for _, p := range w.up.prepared {
+		w.send(&wire.FromClient{Body: &wire.FromClient_Prepared{Prepared: p}})
+	}
+	w.up.prepared = nil
+}
+
+// repeatPrepared tells again what images and modules were resolved to, of runs
+// for which the servers have named no digest: what was told may have been lost
+// with the last stream.
+func (w *Worker) repeatPrepared() {
+	told := map[string]bool{}
+	for _, p := range w.up.prepared {
+		told[p.GetRun()] = true
+	}
+	for r := range w.core.Runs {
+		if d := dataOf(r); d.digest != "" && d.spec.GetImageDigest() == "" && r.Active() && !told[string(r.ID)] {
+			w.up.prepared = append(w.up.prepared, &wire.PrepareResult{Run: string(r.ID), Digest: d.digest})
+		}
+	}
+}
+
+// report tells which executions run.
+func (w *Worker) report(list []*execution.Execution) {
+	byRun := map[*execution.Run]*wire.Executions{}
+	for _, x := range list {
+		if t := taskOf(x); dataOf(x.Run).store != nil {
+			w.openLogs(x, t) // so that whoever follows its log finds it
+		}
+		m := byRun[x.Run]
+		if m == nil || m.Generation != x.Generation {
+			m = &wire.Executions{Run: string(x.Run.ID), Generation: x.Generation}
+			byRun[x.Run] = m
+			defer w.send(&wire.FromClient{Body: &wire.FromClient_Running{Running: m}})
+		}
+		m.First, m.Count, m.Attempt = append(m.First, x.Partition), append(m.Count, 1), append(m.Attempt, x.Attempt)
+	}
+}
+
+// refuse says that the node takes no work at present, or with nil that it does again.
+func (w *Worker) refuse(err error) {
+	w.core.Refuse(err != nil)
+	w.up.refused = ""
+	if err != nil {
+		w.up.refused = execution.Clip(err.Error(), execution.MaxMessage)
+		w.log.Error("no new work is begun", "error", err)
+	} else {
+		w.log.Info("work is begun again")
+	}
+	w.pulse(true)
+}
+
+// pulse tells rates and asks for the next lease: every third of one, and
+// sooner when a rate changes by much.
+func (w *Worker) pulse(now bool) {
+	if w.up.out == nil || !w.up.welcomed {
+		return
+	}
+	since := w.now.Sub(w.up.pulsed)
+	due := since >= max(w.up.lease/3, minPulse) || w.up.told != w.up.refused
+	if !now && !due && (since < pulseSoonest || !w.ratesChanged()) {
+		return
+	}
+	w.up.sequence++
+	p := &wire.Pulse{Sequence: w.up.sequence, Rate: w.core.Rate(), Error: w.up.refused}
+	w.up.rates = map[sheaf.RunID]float64{}
+	for r := range w.core.Runs {
+		if !r.Active() {
+			continue
+		}
+		p.Runs = append(p.Runs, &wire.RunRate{Run: string(r.ID), Rate: r.Rate(), Slots: uint32(w.core.Slots(r))})
+		w.up.rates[r.ID] = r.Rate()
+	}
+	w.up.pulsed, w.up.told = w.now, w.up.refused
+	w.send(&wire.FromClient{Body: &wire.FromClient_Pulse{Pulse: p}})
+}
+
+func (w *Worker) ratesChanged() bool {
+	for r := range w.core.Runs {
+		told, known := w.up.rates[r.ID]
+		if !r.Active() {
+			continue
+		}
+		if !known || math.Abs(r.Rate()-told) > rateChange*max(r.Rate(), told, 1) {
+			return true
+		}
+	}
+	return false
+}
