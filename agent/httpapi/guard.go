@@ -1,0 +1,61 @@
+package httpapi
+
+import (
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// guard refuses what a browser was tricked into sending: a foreign Host (DNS
+// rebinding), a foreign Origin, a body that is no JSON (a form).
+func (a *API) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		if err := a.admit(r); err != nil {
+			writeProblem(w, a.log, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *API) admit(r *http.Request) error {
+	if !a.knownHost(r.Host) {
+		return &sheaf.Error{Class: sheaf.Denied, Field: "Host", Msg: fmt.Sprintf("this agent is not addressed as %q", r.Host), Hint: "use its IP address or configured name"}
+	}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		u, err := url.Parse(origin)
+		if err != nil || u.Host != r.Host {
+			return &sheaf.Error{Class: sheaf.Denied, Field: "Origin", Msg: fmt.Sprintf("requests from pages of %q are refused", origin)}
+		}
+	}
+	if r.ContentLength != 0 && r.Method != http.MethodGet {
+		kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		if err != nil || kind != "application/json" {
+			return &sheaf.Error{Class: sheaf.Invalid, Field: "Content-Type", Msg: fmt.Sprintf("content type %q is not understood", r.Header.Get("Content-Type")), Hint: "send application/json"}
+		}
+		if enc := r.Header.Get("Content-Encoding"); enc != "" {
+			return &sheaf.Error{Class: sheaf.Invalid, Field: "Content-Encoding", Msg: fmt.Sprintf("content encoding %q is not understood", enc), Hint: "send the body as it is"}
+		}
+	}
+	return nil
+}
+
+// knownHost: any literal address will do, since a page cannot make a browser send one that
+// is not its own; of names only localhost and those configured.
+func (a *API) knownHost(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.Trim(strings.ToLower(name), "[]")
+	return net.ParseIP(name) != nil || name == "localhost" || slices.Contains(a.Hosts, name)
+}

@@ -1,0 +1,165 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// located finds a run and a partition's latest execution: its attempt and its node.
+func (a *API) located(r *http.Request) (*state.Run, sheaf.Partition, wire.NodesClient, error) {
+	snap, run, _, err := a.lookup(r.Context(), readParams(r), runParams(r))
+	if err != nil {
+		return nil, sheaf.Partition{}, nil, err
+	}
+	n, err := partitionOf(run, r.URL.Query().Get("partition"))
+	if err != nil {
+		return nil, sheaf.Partition{}, nil, err
+	}
+	p := snap.Partition(run, n)
+	if p.Node == "" {
+		return nil, p, nil, &sheaf.Error{Class: sheaf.NotFound, Field: "partition", Msg: fmt.Sprintf("partition %d has not run yet: it is %s", n, p.State), Hint: fmt.Sprintf("`agent job explain %s/%d` says why", run.ID, n)}
+	}
+	conn, err := a.Server.Node(p.Node)
+	return run, p, conn, err
+}
+
+// results streams the manifest of the merged result from the node that made it.
+func (a *API) results(w http.ResponseWriter, r *http.Request) error {
+	snap, run, headers, err := a.lookup(r.Context(), readParams(r), runParams(r))
+	if err != nil {
+		return err
+	}
+	headers.write(w)
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if len(run.Job.Outputs) == 0 && run.Status.Terminal() {
+		return nil
+	}
+	if !run.Result.Sealed {
+		return &sheaf.Error{Class: sheaf.Conflict, Field: "job", Msg: fmt.Sprintf("run %s has no merged result: it is %s", run.ID, run.Status), Hint: "`agent job wait` waits for its end; `agent job results -partial` takes what there is"}
+	}
+	node := snap.NodeByNumber(run.Result.Node)
+	if node == nil {
+		return &sheaf.Error{Class: sheaf.Unavailable, Msg: "the node that holds the result's manifest is gone"}
+	}
+	conn, err := a.Server.Node(node.ID)
+	if err != nil {
+		return err
+	}
+	stream, err := conn.ReadResult(r.Context(), &wire.ReadResultRequest{Run: string(run.ID), MergeAttempt: run.Result.Attempt})
+	if err != nil {
+		return nodeError(node.ID, err)
+	}
+	return pieces(w, node.ID, stream.Recv, (*wire.ResultPiece).GetData)
+}
+
+// pieces copies the bytes of a node's stream into the reply. Once bytes have been sent
+// an error can only break the connection, so that nobody takes half for whole.
+func pieces[T any](w http.ResponseWriter, node sheaf.NodeID, recv func() (T, error), data func(T) []byte) error {
+	flush := http.NewResponseController(w)
+	for sent := false; ; sent = true {
+		piece, err := recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil && !sent {
+			return nodeError(node, err)
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		if _, err := w.Write(data(piece)); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		_ = flush.Flush()
+	}
+}
+
+// file answers with the bytes of a file, from the offset of a Range header on.
+func (a *API) file(w http.ResponseWriter, r *http.Request) error {
+	run, p, conn, err := a.located(r)
+	if err != nil {
+		return err
+	}
+	attempt, err := intParam(r, "attempt")
+	if err != nil {
+		return err
+	}
+	if attempt == 0 {
+		attempt = int64(p.Attempt)
+	}
+	q := r.URL.Query()
+	req := &wire.ReadFileRequest{Run: string(run.ID), Partition: uint32(p.Index), Attempt: uint32(attempt), Output: q.Get("output"), Path: []byte(q.Get("path"))}
+	partial := false
+	if rng := r.Header.Get("Range"); rng != "" {
+		from, ok := strings.CutPrefix(rng, "bytes=")
+		from, ok2 := strings.CutSuffix(from, "-")
+		if req.Offset, err = strconv.ParseUint(from, 10, 63); err != nil || !ok || !ok2 {
+			return &sheaf.Error{Class: sheaf.Invalid, Field: "Range", Msg: fmt.Sprintf("range %q is not understood", rng), Hint: `write it as in "bytes=1000-"`}
+		}
+		partial = true
+	}
+	stream, err := conn.ReadFile(r.Context(), req)
+	if err != nil {
+		return nodeError(p.Node, err)
+	}
+	first, err := stream.Recv()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nodeError(p.Node, err)
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if partial {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-/*", req.Offset))
+		w.WriteHeader(http.StatusPartialContent)
+	}
+	if err != nil {
+		return nil
+	}
+	_, _ = w.Write(first.Data)
+	return pieces(w, p.Node, stream.Recv, (*wire.FilePiece).GetData)
+}
+
+// logs answers with a partition's stdout or stderr as it stands, and goes on with it if asked.
+func (a *API) logs(w http.ResponseWriter, r *http.Request) error {
+	run, p, conn, err := a.located(r)
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	req := &wire.ReadLogRequest{Run: string(run.ID), Partition: uint32(p.Index), Stderr: q.Get("stderr") == "true", Follow: q.Get("follow") == "true"}
+	for name, set := range map[string]func(int64){
+		"attempt": func(n int64) { req.Attempt = uint32(n) },
+		"offset":  func(n int64) { req.Offset = uint64(n) },
+		"tail":    func(n int64) { req.Tail = n },
+	} {
+		n, err := intParam(r, name)
+		if err != nil {
+			return err
+		}
+		set(n)
+	}
+	if req.Attempt == 0 {
+		req.Attempt = p.Attempt
+	}
+	stream, err := conn.ReadLog(r.Context(), req)
+	if err != nil {
+		return nodeError(p.Node, err)
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	return pieces(w, p.Node, stream.Recv, marked)
+}
+
+// marked is a piece of a log, behind a mark where rotation dropped bytes.
+func marked(p *wire.LogPiece) []byte {
+	if p.Dropped == 0 {
+		return p.Data
+	}
+	return append([]byte("\n[… "+sheaf.Size(p.Dropped).String()+" were dropped here …]\n"), p.Data...)
+}

@@ -1,0 +1,101 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/sheaf-run/agent/api"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// plan is what `agent job plan` prints as JSON.
+type plan struct {
+	Job        string            `json:"job"`
+	Partitions int               `json:"partitions"`
+	Split      *api.PreviewTotal `json:"split,omitempty"`
+	First      []json.RawMessage `json:"first,omitempty"` // partitions
+	Placement  api.PlanReply     `json:"placement"`
+}
+
+func (e *env) jobPlan() *cobra.Command {
+	var vars variables
+	var n int
+	var diff bool
+	c := &cobra.Command{
+		Use: "plan FILE", Short: "What a job would run",
+		Long: "Shows what a job would run: how many partitions, their sizes, the first of them, and everything that would hold it up.\n" +
+			"Where no agent answers, this machine is planned for.\n\n" + exitHelp,
+		Args: args(1, "one file"),
+		RunE: func(c *cobra.Command, given []string) error {
+			if diff {
+				return usage("-diff is not supported in this version: it compares with earlier runs, and reuse is not supported either")
+			}
+			job, err := e.load(c.Context(), given[0], vars)
+			if err != nil {
+				return err
+			}
+			return e.reachOrLocal(c.Context(), func(ctx context.Context, client *api.Client) error { return e.plan(ctx, client, job, n) })
+		},
+	}
+	vars.bind(c)
+	c.Flags().IntVar(&n, "partitions", 5, "show this `many` partitions")
+	c.Flags().BoolVar(&diff, "diff", false, "compare with the last run")
+	return c
+}
+
+func (e *env) plan(ctx context.Context, client *api.Client, job *sheaf.Job, n int) error {
+	p := plan{Job: job.Name, Partitions: job.Count}
+	if len(job.Inputs) > 0 {
+		total, err := client.Preview(ctx, api.PreviewRequest{Job: *job, Limit: max(n, 1)}, func(raw json.RawMessage) error {
+			p.First = append(p.First, raw)
+			return nil
+		})
+		if err != nil {
+			return previewError(err)
+		}
+		p.Partitions, p.Split = total.Partitions, &total
+	}
+	var err error
+	if p.Placement, err = client.Plan(ctx, *job); err != nil {
+		return err
+	}
+	if ok, err := e.shaped(p, job.Name); ok {
+		if err == nil && p.Placement.Eligible == 0 {
+			err = &outcome{code: ExitUnplaced}
+		}
+		return err
+	}
+	fmt.Fprintf(e.out, "job %q would run %s\n", job.Name, counted(p.Partitions, "partition"))
+	if s := p.Split; s != nil && job.Split == nil {
+		fmt.Fprintf(e.out, "  without a split each of them gets the whole of %s\n", counted(len(job.Inputs), "input"))
+	} else if s != nil {
+		fmt.Fprintf(e.out, "  %s of %s listed, %s in all", counted(int(s.Atoms), "atom"), grouped3(int(s.Listed)), humanize.IBytes(uint64(s.Bytes)))
+		if s.Partitions > 0 && s.Bytes > 0 {
+			fmt.Fprintf(e.out, "; a partition %s to %s, the largest %.1f times the mean", humanize.IBytes(uint64(s.SmallestBytes)), humanize.IBytes(uint64(s.LargestBytes)),
+				float64(s.LargestBytes)*float64(s.Partitions)/float64(s.Bytes))
+		}
+		fmt.Fprintln(e.out)
+		for _, raw := range p.First {
+			var line shardLine
+			if err := json.Unmarshal(raw, &line); err != nil {
+				return fmt.Errorf("read partition: %w", err)
+			}
+			fmt.Fprintln(e.out, " "+line.text())
+		}
+		for _, w := range s.Warnings {
+			fmt.Fprintln(e.err, e.colour(e.err, "warning: "+printable(w), yellow))
+		}
+	}
+	if p.Placement.Eligible == 0 {
+		return unplaced(p.Placement)
+	}
+	fmt.Fprintf(e.out, "%s can take it\n", counted(p.Placement.Eligible, "node"))
+	for _, r := range p.Placement.Obstacles {
+		fmt.Fprintln(e.out, "  others not: "+printable(r.What))
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package command
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (e *env) serverMembers() *cobra.Command {
+	return &cobra.Command{
+		Use: "members", Short: "The agents that gossip knows", Long: "Lists the agents that gossip knows, and who leads.\n\n" + exitHelp, Args: args(0, "no arguments"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := e.client()
+			if err != nil {
+				return err
+			}
+			members, err := client.Members(c.Context())
+			if err != nil {
+				return err
+			}
+			rows := [][]string{{"NAME", "ROLE", "STATUS", "RPC", "LEADER"}}
+			var names []string
+			for _, m := range members {
+				names = append(names, m.Name)
+				rows = append(rows, []string{m.Name, m.Role, m.Status, m.RPC, fmt.Sprint(m.Leader)})
+			}
+			if ok, err := e.shaped(members, names...); ok {
+				return err
+			}
+			return e.table(rows)
+		},
+	}
+}
+
+func (e *env) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "This program's version, and the agent's", Long: "Prints the version of this program and of the agent that answers, if one does.\n\n" + exitHelp, Args: args(0, "no arguments"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			got := map[string]string{"client": e.version}
+			client, err := e.client()
+			if err != nil {
+				return err
+			}
+			if self, err := client.Self(c.Context()); err == nil {
+				got["agent"] = self.Version
+			}
+			if ok, err := e.shaped(got, e.version); ok {
+				return err
+			}
+			fmt.Fprintln(e.out, "client", got["client"])
+			if v, ok := got["agent"]; ok {
+				fmt.Fprintln(e.out, "agent ", v)
+			} else {
+				e.hint("no agent answers at %s", client.Address())
+			}
+			return nil
+		},
+	}
+}
