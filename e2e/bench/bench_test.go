@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// smokeScale makes 200 WASM partitions of the hundred thousand, and 2,000 of the million.
+const smokeScale = 0.002
+
+// TestSmoke runs every part at a small scale. It asks whether the work was done
+// and measured, never how fast: parts fail by themselves when a partition is missing.
+func TestSmoke(t *testing.T) {
+	dir := t.TempDir()
+	agent := filepath.Join(dir, "agent")
+	build := exec.Command("go", "build", "-tags", "hashicorpmetrics", "-o", agent, "github.com/sheaf-run/agent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the agent: %v\n%s", err, out)
+	}
+	state := filepath.Join(dir, "state")
+	if err := os.Mkdir(state, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	b := &bench{agent: agent, scale: smokeScale, out: &out, keep: filepath.Join(dir, "profiles")}
+	results := filepath.Join(dir, "results.json")
+	if _, err := b.all(t.Context(), "", state, results); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	text, err := os.ReadFile(results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Results
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]Figure{}
+	for _, f := range r.Figures {
+		seen[f.What] = f
+	}
+	for what, detail := range map[string]string{
+		"agent dev until ready":                               "",
+		"one no-op from submission to seen commit, median":    "2 runs",
+		"no-op WASM partitions of one run, one agent":         "200 partitions",
+		"mock partitions of one run, server and client apart": "2,000 partitions",
+		"submit count = 20000 until acknowledged":             "",
+	} {
+		f, ok := seen[what]
+		if !ok || f.Value <= 0 || !strings.Contains(f.Detail, detail) {
+			t.Errorf("%q: %+v, want a value and %q in its detail", what, f, detail)
+		}
+		if !strings.Contains(out.String(), what) {
+			t.Errorf("%q is not in the table", what)
+		}
+	}
+	if left, err := os.ReadDir(state); err != nil || len(left) > 0 {
+		t.Errorf("%s holds %v afterwards (%v)", state, left, err)
+	}
+	for _, p := range []string{"wasm", "server", "client"} {
+		if info, err := os.Stat(filepath.Join(b.keep, p+".prof")); err != nil || info.Size() == 0 {
+			t.Errorf("the profile of %s: %v, %v", p, info, err)
+		}
+	}
+}
+
+// TestGrowth sees through the ups and downs of a collected heap.
+func TestGrowth(t *testing.T) {
+	sawtooth := func(perRun float64) []sample {
+		var s []sample
+		for i := range 201 {
+			done := float64(i) / 200
+			s = append(s, sample{done: done, memory: 100 + perRun*done + float64((i*7)%5)*10})
+		}
+		return s
+	}
+	for _, perRun := range []float64{0, 50, -30} {
+		begin, end, ok := growth(sawtooth(perRun), 0.5)
+		if got, want := end-begin, perRun/2; !ok || math.Abs(got-want) > 1 {
+			t.Errorf("with %v over the run, the last half grows by %v (%v), want %v", perRun, got, ok, want)
+		}
+	}
+	if _, _, ok := growth(sawtooth(0)[:150], 0.5); ok {
+		t.Error("a run without samples at its end has a growth")
+	}
+}
+
+func TestMet(t *testing.T) {
+	for _, c := range []struct {
+		f    Figure
+		want bool
+	}{
+		{Figure{Value: 3}, true},
+		{Figure{Value: 3, Target: 3}, true},
+		{Figure{Value: 2.9, Target: 3}, false},
+		{Figure{Value: 3, Target: 3, AtMost: true}, true},
+		{Figure{Value: 3.1, Target: 3, AtMost: true}, false},
+	} {
+		if c.f.Met() != c.want {
+			t.Errorf("%+v is met: %v", c.f, !c.want)
+		}
+	}
+}
+
+// TestWhole refuses a figure for a run that left work undone.
+func TestWhole(t *testing.T) {
+	good := sheaf.RunSummary{RunStub: sheaf.RunStub{Status: sheaf.RunSucceeded, Partitions: sheaf.PartitionCounts{Total: 5, Succeeded: 5}}}
+	if err := whole(good, 5); err != nil {
+		t.Error(err)
+	}
+	fewer, failed := good, good
+	fewer.Partitions.Succeeded = 4
+	failed.Status = sheaf.RunFailed
+	for _, s := range []sheaf.RunSummary{fewer, failed} {
+		if whole(s, 5) == nil {
+			t.Errorf("%+v counts as whole", s)
+		}
+	}
+	if whole(good, 6) == nil {
+		t.Error("a run of 5 counts as one of 6")
+	}
+}
+
+func TestAmount(t *testing.T) {
+	for v, want := range map[float64]string{1234567: "1,234,567 /s", 123: "123 /s", 12.34: "12.3 /s", -1234: "-1,234 /s", -123: "-123 /s"} {
+		if got := amount(v, "/s"); got != want {
+			t.Errorf("amount(%v) = %q, want %q", v, got, want)
+		}
+	}
+}
