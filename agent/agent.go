@@ -49,6 +49,7 @@ type Agent struct {
 	httpListener net.Listener
 	rpcListener  net.Listener
 	mux          *wire.Mux
+	dialer       wire.Dialer
 	pool         *gossip.Pool
 	grpc         *grpc.Server
 	server       *server.Server // nil when it is none
@@ -151,7 +152,7 @@ func (a *Agent) buildParts() error {
 	if a.conf.Server.Enabled {
 		if a.server, err = server.New(server.Config{
 			ID: self.Server, Region: a.conf.Region, DataDir: below(a.conf.DataDir, "server"), Address: rpc,
-			Raft: a.mux.Raft(), Gossip: pool, Logger: a.log.With("part", "server"),
+			Raft: a.mux.Raft(), Dialer: a.dialer, Gossip: pool, Logger: a.log.With("part", "server"),
 		}); err != nil {
 			return err
 		}

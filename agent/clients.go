@@ -115,7 +115,7 @@ func (a *Agent) clientConfig(i int, name, address string) (client.Config, error)
 	conf := client.Config{
 		Name: name, Region: a.conf.Region, Datacenter: a.conf.Datacenter, Class: cc.Class, Address: address,
 		Resources: resources, Reserve: reserve, Slots: cc.Slots, Attributes: cc.Attributes,
-		Discovery: discovery{a}, Dial: wire.Dial, Logger: a.log.With("part", "client"),
+		Discovery: discovery{a}, Dialer: a.dialer, Logger: a.log.With("part", "client"),
 	}
 	if a.conf.DataDir != "" {
 		conf.DataDir = below(a.conf.DataDir, "client")

@@ -172,7 +172,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 		Peer: peers.node, Logger: c.cfg.Logger,
 	})
 	h := &handler{Worker: w, client: c, fingerprint: fp}
-	s := session.New(session.Config{Servers: c.cfg.Discovery.Servers, Dial: c.cfg.Dial, BootID: randomID(), Handler: h, Logger: c.cfg.Logger})
+	s := session.New(session.Config{Servers: c.cfg.Discovery.Servers, Dial: c.cfg.Dialer.Server, BootID: randomID(), Handler: h, Logger: c.cfg.Logger})
 	w.Attach(s)
 
 	c.nodes.Open(serve.Source{Store: st, Sources: sources, Follow: w.Follow})

@@ -6,8 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"google.golang.org/grpc"
-
+	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -63,8 +62,8 @@ type Config struct {
 	FileRoots  []FileRoot
 
 	Discovery Discovery
-	// Dial connects to an agent's RPC address. The connection is closed by the client.
-	Dial   func(address string) (*grpc.ClientConn, error)
+	// Dialer connects to servers and other clients; its zero value speaks plain text.
+	Dialer wire.Dialer
 	Logger *slog.Logger // discards
 }
 
@@ -86,7 +85,7 @@ func (c Config) filled() (Config, error) {
 	if err := sheaf.CheckName("node", c.Name); err != nil {
 		return c, err
 	}
-	if c.Discovery == nil || c.Dial == nil {
+	if c.Discovery == nil {
 		return c, &sheaf.Error{Class: sheaf.Internal, Msg: "client has no way to find or reach its servers"}
 	}
 	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {

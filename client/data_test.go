@@ -35,7 +35,7 @@ func nodes(t *testing.T, c *Client) wire.NodesClient {
 		defer close(done)
 		_ = s.Serve(listener)
 	}()
-	conn, err := wire.Dial(listener.Addr().String())
+	conn, err := wire.Dialer{}.Server(listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

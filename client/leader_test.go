@@ -417,8 +417,8 @@ func (l *leader) config(change ...func(*Config)) Config {
 		Name: "node-1", Address: "127.0.0.1:1", DataDir: l.t.TempDir(), Slots: 16,
 		Drivers:   []Driver{{Name: "mock", Command: []string{exe, "plugin", "mock"}}},
 		FileRoots: []FileRoot{{Path: "/"}},
-		Discovery: l, Dial: wire.Dial,
-		Logger: slog.New(slog.NewTextHandler(logWriter{l.t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Discovery: l,
+		Logger:    slog.New(slog.NewTextHandler(logWriter{l.t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 	for _, f := range change {
 		f(&cfg)

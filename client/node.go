@@ -96,7 +96,7 @@ func (p *peers) node(id sheaf.NodeID) (wire.NodesClient, func(), error) {
 	conn := p.conns[address]
 	if conn == nil {
 		var err error
-		if conn, err = p.cfg.Dial(address); err != nil {
+		if conn, err = p.cfg.Dialer.Node(address, ""); err != nil {
 			return nil, nil, err
 		}
 		p.conns[address] = conn

@@ -102,7 +102,7 @@ func TestThreeServersLoseTheirLeader(t *testing.T) {
 		}
 	}
 	<-rest[0].Ready()
-	conn, err := wire.Dial(rest[0].address)
+	conn, err := wire.Dialer{}.Server(rest[0].address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,7 +131,7 @@ func newFake(t testing.TB, h *host, id string, decide func(work) sheaf.Outcome) 
 // connect registers and opens a session that lists hello's executions.
 func (f *fake) connect(hello *wire.Hello) *fake {
 	f.t.Helper()
-	conn, err := wire.Dial(f.address)
+	conn, err := wire.Dialer{}.Server(f.address)
 	if err != nil {
 		f.t.Fatal(err)
 	}

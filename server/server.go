@@ -37,6 +37,7 @@ type Config struct {
 	Expect  int    // servers that found a cluster together; 0 and 1 found one alone
 
 	Raft   net.Listener // raft's share of the RPC listener: wire.Mux.Raft
+	Dialer wire.Dialer  // to nodes and to other servers; the zero value speaks plain text
 	Gossip *gossip.Pool // run by the agent
 	Logger *slog.Logger // discards when nil
 
@@ -87,7 +88,7 @@ func New(c Config) (*Server, error) {
 	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "data_dir", Msg: fmt.Sprintf("data directory %q is not absolute", c.DataDir), Hint: "write it from the root, as in /var/lib/sheaf"}
 	}
-	s := &Server{config: c, nodes: rpc.NewNodes(), begun: make(chan struct{}, 1), named: make(chan string, 1), ready: make(chan struct{})}
+	s := &Server{config: c, nodes: rpc.NewNodes(c.Dialer), begun: make(chan struct{}, 1), named: make(chan string, 1), ready: make(chan struct{})}
 	identity := consensus.Identity{Server: c.ID, Region: c.Region}
 	var chunks state.ChunkStore = new(state.MemoryChunks)
 	if c.DataDir != "" {
@@ -105,7 +106,7 @@ func New(c Config) (*Server, error) {
 	s.store = state.New(chunks)
 	conf := consensus.Config{
 		Identity: identity, DataDir: c.DataDir, Address: c.Address, Listener: c.Raft,
-		Machine: &machine{fsm: fsm.New(s.store), named: s.named}, Logger: c.Logger, Lead: s.lead,
+		Machine: &machine{fsm: fsm.New(s.store), named: s.named}, Logger: c.Logger, Lead: s.lead, Dial: c.Dialer.Raft,
 	}
 	if c.Expect > 1 {
 		if c.Gossip == nil {

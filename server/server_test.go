@@ -351,7 +351,7 @@ func TestSessionsKeepToThemselves(t *testing.T) {
 	f.await("work", func() bool { return len(f.begun) == 2 })
 
 	// Another node reports a's partition: its stream ends, and nothing is committed.
-	conn, err := wire.Dial(h.address)
+	conn, err := wire.Dialer{}.Server(h.address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 // raises the session's number, and all that the open stream reported would be answered "resend" for ever.
 func TestRegisteredOverEndsTheStream(t *testing.T) {
 	h := startHost(t, "", "")
-	conn, err := wire.Dial(h.address)
+	conn, err := wire.Dialer{}.Server(h.address)
 	if err != nil {
 		t.Fatal(err)
 	}

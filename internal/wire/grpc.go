@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
@@ -31,9 +32,11 @@ const (
 	handshakeTimeout = 5 * time.Second
 )
 
-// ServerOptions are the settings of every gRPC server of ours.
+// ServerOptions are the settings of every gRPC server of ours. It stands behind a [Mux], which
+// does the handshakes; [PeerOf] says whom they found.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.Creds(handedOver{insecure.NewCredentials()}),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxSendMsgSize(MaxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -46,11 +49,10 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Dial makes a connection to the agent at address, "host:port". It connects
-// with the first call; calls fail at once while the peer cannot be reached.
-func Dial(address string) (*grpc.ClientConn, error) {
+// dial makes a connection that is opened by its first call.
+func dial(address string, creds credentials.TransportCredentials) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
 		grpc.WithInitialWindowSize(flowWindow),
 		grpc.WithInitialConnWindowSize(flowWindow),

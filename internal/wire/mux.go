@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sheaf-run/agent/internal/pki"
 )
 
 // RaftByte opens every connection that carries raft. HTTP/2's preface opens
@@ -30,17 +33,28 @@ const (
 	acceptRetry = 20 * time.Millisecond
 )
 
-// Mux splits the connections of one listener by their first byte into those of raft
-// and those of gRPC. The byte of raft is consumed; gRPC's is given back.
+// Mux splits the connections of one listener into those of raft and those of gRPC: by
+// the protocol that the TLS handshake agreed on, or in plain text by their first
+// byte, of which raft's is consumed and gRPC's given back.
 type Mux struct {
-	base net.Listener
-	raft *muxListener
-	grpc *muxListener
+	base    net.Listener
+	tls     *tls.Config // nil is plain text
+	raft    *muxListener
+	grpc    *muxListener
+	refused func(from net.Addr, err error) // told of handshakes that failed
 }
 
 // NewMux splits l, which it owns from now on. Nothing is accepted before Run.
 func NewMux(l net.Listener) *Mux {
 	return &Mux{base: l, raft: newMuxListener(l.Addr()), grpc: newMuxListener(l.Addr())}
+}
+
+// NewTLSMux splits l, as NewMux does, and lets in only who shows a certificate of this agent's
+// region. refused is told of everybody else; it must not block.
+func NewTLSMux(l net.Listener, keys *pki.Keys, refused func(from net.Addr, err error)) *Mux {
+	m := NewMux(l)
+	m.tls, m.refused = acceptTLS(keys), refused
+	return m
 }
 
 // Raft gives the connections of raft. Closing it refuses further ones.
@@ -105,8 +119,12 @@ func (m *Mux) accept(ctx context.Context) error {
 	}
 }
 
-// decide reads the first byte of conn and hands it over, or closes it.
+// decide finds out the protocol of conn and hands it over, or closes it.
 func (m *Mux) decide(ctx context.Context, conn net.Conn) {
+	if m.tls != nil {
+		m.shakeHands(ctx, conn)
+		return
+	}
 	unwatch := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })
 	var first [1]byte
 	conn.SetReadDeadline(time.Now().Add(firstByteTimeout))
@@ -124,6 +142,28 @@ func (m *Mux) decide(ctx context.Context, conn net.Conn) {
 		m.raft.deliver(conn)
 	case grpcByte:
 		m.grpc.deliver(&unreadConn{Conn: conn, first: grpcByte, unread: true})
+	default:
+		conn.Close()
+	}
+}
+
+// shakeHands bounds the whole handshake, however its bytes are dribbled.
+func (m *Mux) shakeHands(ctx context.Context, conn net.Conn) {
+	secured := tls.Server(conn, m.tls)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := secured.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		if ctx.Err() == nil {
+			m.refused(conn.RemoteAddr(), err)
+		}
+		return
+	}
+	switch secured.ConnectionState().NegotiatedProtocol {
+	case raftProtocol:
+		m.raft.deliver(secured)
+	case grpcProtocol:
+		m.grpc.deliver(secured)
 	default:
 		conn.Close()
 	}

@@ -56,7 +56,7 @@ func TestMuxTellsRaftFromGRPC(t *testing.T) {
 	go func() { served <- server.Serve(mux.GRPC()) }()
 	t.Cleanup(func() { server.Stop(); <-served })
 
-	conn, err := wire.Dial(mux.Addr().String())
+	conn, err := wire.Dialer{}.Server(mux.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

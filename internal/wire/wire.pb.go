@@ -3150,6 +3150,121 @@ func (x *ResultPiece) GetData() []byte {
 	return nil
 }
 
+// KeyringRequest reads or changes an agent's gossip keys. Keys are base64 to install; everywhere
+// else the ID of a key stands for it, so that no agent gives a key away.
+type KeyringRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     string                 `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"` // list, install, use, remove
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`             // of install
+	Id            string                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`               // of use and remove
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyringRequest) Reset() {
+	*x = KeyringRequest{}
+	mi := &file_wire_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyringRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyringRequest) ProtoMessage() {}
+
+func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyringRequest.ProtoReflect.Descriptor instead.
+func (*KeyringRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *KeyringRequest) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *KeyringRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *KeyringRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// KeyringResponse says which keys the agent has now, by their IDs.
+type KeyringResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	Primary       string                 `protobuf:"bytes,2,opt,name=primary,proto3" json:"primary,omitempty"` // the one it encrypts with; empty without encryption
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyringResponse) Reset() {
+	*x = KeyringResponse{}
+	mi := &file_wire_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyringResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyringResponse) ProtoMessage() {}
+
+func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyringResponse.ProtoReflect.Descriptor instead.
+func (*KeyringResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *KeyringResponse) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *KeyringResponse) GetPrimary() string {
+	if x != nil {
+		return x.Primary
+	}
+	return ""
+}
+
 var File_wire_proto protoreflect.FileDescriptor
 
 const file_wire_proto_rawDesc = "" +
@@ -3405,7 +3520,14 @@ const file_wire_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12#\n" +
 	"\rmerge_attempt\x18\x02 \x01(\rR\fmergeAttempt\"!\n" +
 	"\vResultPiece\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data*:\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"P\n" +
+	"\x0eKeyringRequest\x12\x1c\n" +
+	"\toperation\x18\x01 \x01(\tR\toperation\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\"=\n" +
+	"\x0fKeyringResponse\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x18\n" +
+	"\aprimary\x18\x02 \x01(\tR\aprimary*:\n" +
 	"\x04Kind\x12\x12\n" +
 	"\x0eKIND_PARTITION\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -3434,7 +3556,9 @@ const file_wire_proto_rawDesc = "" +
 	"\vReadRecords\x12!.sheaf.wire.v1.ReadRecordsRequest\x1a\x1f.sheaf.wire.v1.ReadRecordsReply0\x01\x12F\n" +
 	"\bReadFile\x12\x1e.sheaf.wire.v1.ReadFileRequest\x1a\x18.sheaf.wire.v1.FilePiece0\x01\x12L\n" +
 	"\n" +
-	"ReadResult\x12 .sheaf.wire.v1.ReadResultRequest\x1a\x1a.sheaf.wire.v1.ResultPiece0\x01B*Z(github.com/sheaf-run/agent/internal/wireb\x06proto3"
+	"ReadResult\x12 .sheaf.wire.v1.ReadResultRequest\x1a\x1a.sheaf.wire.v1.ResultPiece0\x012R\n" +
+	"\x06Agents\x12H\n" +
+	"\aKeyring\x12\x1d.sheaf.wire.v1.KeyringRequest\x1a\x1e.sheaf.wire.v1.KeyringResponseB*Z(github.com/sheaf-run/agent/internal/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -3449,7 +3573,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_wire_proto_goTypes = []any{
 	(Kind)(0),                   // 0: sheaf.wire.v1.Kind
 	(Verdict)(0),                // 1: sheaf.wire.v1.Verdict
@@ -3491,6 +3615,8 @@ var file_wire_proto_goTypes = []any{
 	(*FilePiece)(nil),           // 37: sheaf.wire.v1.FilePiece
 	(*ReadResultRequest)(nil),   // 38: sheaf.wire.v1.ReadResultRequest
 	(*ResultPiece)(nil),         // 39: sheaf.wire.v1.ResultPiece
+	(*KeyringRequest)(nil),      // 40: sheaf.wire.v1.KeyringRequest
+	(*KeyringResponse)(nil),     // 41: sheaf.wire.v1.KeyringResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	0,  // 0: sheaf.wire.v1.Executions.kind:type_name -> sheaf.wire.v1.Kind
@@ -3533,19 +3659,21 @@ var file_wire_proto_depIdxs = []int32{
 	34, // 37: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
 	36, // 38: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
 	38, // 39: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
-	7,  // 40: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
-	14, // 41: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
-	23, // 42: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
-	20, // 43: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
-	26, // 44: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
-	28, // 45: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
-	30, // 46: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
-	33, // 47: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
-	35, // 48: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
-	37, // 49: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
-	39, // 50: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
-	40, // [40:51] is the sub-list for method output_type
-	29, // [29:40] is the sub-list for method input_type
+	40, // 40: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
+	7,  // 41: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
+	14, // 42: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
+	23, // 43: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
+	20, // 44: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
+	26, // 45: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
+	28, // 46: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
+	30, // 47: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
+	33, // 48: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
+	35, // 49: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
+	37, // 50: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
+	39, // 51: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
+	41, // 52: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
+	41, // [41:53] is the sub-list for method output_type
+	29, // [29:41] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
 	29, // [29:29] is the sub-list for extension extendee
 	0,  // [0:29] is the sub-list for field type_name
@@ -3588,9 +3716,9 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_wire_proto_goTypes,
 		DependencyIndexes: file_wire_proto_depIdxs,

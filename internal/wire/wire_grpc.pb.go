@@ -587,3 +587,109 @@ var Nodes_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "wire.proto",
 }
+
+const (
+	Agents_Keyring_FullMethodName = "/sheaf.wire.v1.Agents/Keyring"
+)
+
+// AgentsClient is the client API for Agents service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Agents is what servers ask of every agent.
+type AgentsClient interface {
+	Keyring(ctx context.Context, in *KeyringRequest, opts ...grpc.CallOption) (*KeyringResponse, error)
+}
+
+type agentsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewAgentsClient(cc grpc.ClientConnInterface) AgentsClient {
+	return &agentsClient{cc}
+}
+
+func (c *agentsClient) Keyring(ctx context.Context, in *KeyringRequest, opts ...grpc.CallOption) (*KeyringResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeyringResponse)
+	err := c.cc.Invoke(ctx, Agents_Keyring_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// AgentsServer is the server API for Agents service.
+// All implementations must embed UnimplementedAgentsServer
+// for forward compatibility.
+//
+// Agents is what servers ask of every agent.
+type AgentsServer interface {
+	Keyring(context.Context, *KeyringRequest) (*KeyringResponse, error)
+	mustEmbedUnimplementedAgentsServer()
+}
+
+// UnimplementedAgentsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedAgentsServer struct{}
+
+func (UnimplementedAgentsServer) Keyring(context.Context, *KeyringRequest) (*KeyringResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Keyring not implemented")
+}
+func (UnimplementedAgentsServer) mustEmbedUnimplementedAgentsServer() {}
+func (UnimplementedAgentsServer) testEmbeddedByValue()                {}
+
+// UnsafeAgentsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to AgentsServer will
+// result in compilation errors.
+type UnsafeAgentsServer interface {
+	mustEmbedUnimplementedAgentsServer()
+}
+
+func RegisterAgentsServer(s grpc.ServiceRegistrar, srv AgentsServer) {
+	// If the following call panics, it indicates UnimplementedAgentsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Agents_ServiceDesc, srv)
+}
+
+func _Agents_Keyring_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeyringRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentsServer).Keyring(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agents_Keyring_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentsServer).Keyring(ctx, req.(*KeyringRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Agents_ServiceDesc is the grpc.ServiceDesc for Agents service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Agents_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "sheaf.wire.v1.Agents",
+	HandlerType: (*AgentsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Keyring",
+			Handler:    _Agents_Keyring_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "wire.proto",
+}

@@ -21,6 +21,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sheaf-run/agent/internal/wire"
 )
 
 // Config is what a member of the cluster is made of.
@@ -32,7 +34,7 @@ type Config struct {
 	Machine  Machine
 	Logger   *slog.Logger
 
-	// Dial connects to another server; nil is TCP.
+	// Dial connects to another server's raft; nil is plain text.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Founders gives all servers that found the cluster, this one among
 	// them, each the same list. It is asked, in a goroutine, only while this server knows of no cluster;
@@ -75,8 +77,7 @@ func New(c Config) (*Node, error) {
 		return nil, errors.New("consensus: identity, address, listener, machine and logger are needed")
 	}
 	if c.Dial == nil {
-		var d net.Dialer
-		c.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
+		c.Dial = wire.Dialer{}.Raft
 	}
 	n := &Node{config: c, failed: make(chan error, 1), grown: make(chan struct{}, 1), changed: make(chan struct{})}
 	n.cluster.Store(&c.Identity.Cluster)

@@ -11,11 +11,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-
-	"github.com/sheaf-run/agent/internal/wire"
 )
 
-// A connection of raft opens with wire.RaftByte, which the mux takes away, then this
+// A connection of raft opens with this
 // greeting: a format byte and the dialer's cluster ID, zeros while it has none. Servers of
 // different clusters that reach each other by mistake part there, before raft
 // hears a higher term from a stranger.
@@ -85,9 +83,9 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if err != nil {
 		return nil, err
 	}
-	greeting := make([]byte, 1+greetingSize)
-	greeting[0], greeting[1] = wire.RaftByte, greetingFormat
-	copy(greeting[2:], s.cluster())
+	greeting := make([]byte, greetingSize)
+	greeting[0] = greetingFormat
+	copy(greeting[1:], s.cluster())
 	conn.SetWriteDeadline(time.Now().Add(greetingTimeout))
 	if _, err := conn.Write(greeting); err != nil {
 		conn.Close()

@@ -15,6 +15,8 @@ import (
 // Nodes keeps one connection to each node that was asked for, for its own
 // service: logs, records, outputs, previews.
 type Nodes struct {
+	dialer wire.Dialer
+
 	mu     sync.Mutex
 	conns  map[sheaf.NodeID]*nodeConn
 	closed bool
@@ -26,7 +28,9 @@ type nodeConn struct {
 }
 
 // NewNodes makes an empty pool.
-func NewNodes() *Nodes { return &Nodes{conns: map[sheaf.NodeID]*nodeConn{}} }
+func NewNodes(dialer wire.Dialer) *Nodes {
+	return &Nodes{dialer: dialer, conns: map[sheaf.NodeID]*nodeConn{}}
+}
 
 // Client is the service of a node at its address of now. Connections are
 // made with the first call; a call fails at once while the node cannot be reached.
@@ -41,7 +45,7 @@ func (p *Nodes) Client(n *sheaf.Node) (wire.NodesClient, error) {
 		if n.Address == "" {
 			return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("node %s says no address", n.ID)}
 		}
-		conn, err := wire.Dial(n.Address)
+		conn, err := p.dialer.Node(n.Address, n.Name)
 		if err != nil {
 			return nil, fmt.Errorf("connect to node %s: %w", n.ID, err)
 		}
