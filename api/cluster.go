@@ -35,6 +35,13 @@ func (c *Client) Self(ctx context.Context) (Self, error) {
 	return out, err
 }
 
+// State is what the server that answers has applied. Two servers at the same index have the same digest.
+func (c *Client) State(ctx context.Context) (State, error) {
+	var out State
+	_, err := c.get(ctx, "/v1/agent/state", Read{}, &out)
+	return out, err
+}
+
 // Health asks the agent how it is.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var out Health

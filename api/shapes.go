@@ -133,3 +133,9 @@ type Health struct {
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons,omitempty"`
 }
+
+// State is what a server has applied of the log.
+type State struct {
+	Index  uint64 `json:"index"`  // of the newest entry
+	Digest string `json:"digest"` // of all that it holds
+}

@@ -28,6 +28,7 @@ var endpoints = []endpoint{
 	typed("GET", "/v1/agent/self", ReadAgent, "This agent", 0, (*API).self),
 	typed("GET", "/v1/agent/members", ReadAgent, "The agents that gossip knows", 0, (*API).members),
 	typed("GET", "/v1/agent/health", Anyone, "Whether this agent can do its work", 0, (*API).health),
+	typed("GET", "/v1/agent/state", ReadAgent, "What this server has applied: index and digest", 0, (*API).state),
 	typed("GET", "/v1/status/leader", ReadAgent, "The leader's RPC address", 0, (*API).leader),
 	typed("GET", "/v1/status/peers", ReadAgent, "The voters' RPC addresses", 0, (*API).peers),
 	raw("GET", "/v1/metrics", ReadAgent, "Metrics, in Prometheus' text format", 0, (*API).metrics),

@@ -150,6 +150,7 @@ func TestServed(t *testing.T) {
 		{"GET", "/v1/nodes", "", 200, `"status":"ready"`},
 		{"GET", "/v1/node/dev", "", 200, `"name":"dev"`},
 		{"GET", "/v1/regions", "", 200, `["global"]`},
+		{"GET", "/v1/agent/state", "", 200, `"digest":"`},
 		{"GET", "/v1/agent/self", "", 200, `"version":"test"`},
 		{"GET", "/v1/agent/members", "", 200, `"leader":true`},
 		{"GET", "/v1/agent/health", "", 200, `"ready":true`},
