@@ -42,9 +42,8 @@ type Config struct {
 	ReadJob func([]byte) (*sheaf.Job, error) // the JSON form, completed and checked
 	Metrics prometheus.Gatherer
 	Logger  *slog.Logger
-	// Authorize refuses a caller that lacks a capability; nil lets everyone in,
-	// which the agent allows on loopback only.
-	Authorize func(ctx context.Context, needs Capability) error
+	// ACL makes callers show tokens. Without it everyone may do everything.
+	ACL bool
 	// Hosts are names, beside loopback ones, under which the API may be addressed.
 	Hosts []string
 }
@@ -122,10 +121,3 @@ func (a *API) HTTPServer() *http.Server {
 
 // Handler is the API behind its guards.
 func (a *API) Handler() http.Handler { return a.guard(a.forward(a.mux)) }
-
-func (a *API) authorize(ctx context.Context, needs Capability) error {
-	if a.Authorize == nil {
-		return nil
-	}
-	return a.Authorize(ctx, needs)
-}

@@ -142,7 +142,7 @@ func (a *API) lookup(ctx context.Context, p ReadParams, in RunParams) (*state.Sn
 	if err != nil {
 		return nil, nil, headers, err
 	}
-	r, err := findRun(snap, in.Namespace, in.Job)
+	r, err := a.findRun(ctx, snap, in.Namespace, in.Job)
 	if err != nil {
 		return nil, nil, headers, err
 	}
@@ -208,7 +208,7 @@ func (a *API) runErrors(ctx context.Context, in *runRead) (*Body[api.ErrorsReply
 }
 
 func (a *API) stop(ctx context.Context, in *RunParams) (*Body[sheaf.RunStub], error) {
-	r, err := findRun(a.Server.Snapshot(), in.Namespace, in.Job)
+	r, err := a.findRun(ctx, a.Server.Snapshot(), in.Namespace, in.Job)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (a *API) retry(ctx context.Context, in *struct {
 	RunParams
 	Body api.RetryRequest
 }) (*Body[sheaf.RunStub], error) {
-	r, err := findRun(a.Server.Snapshot(), in.Namespace, in.Job)
+	r, err := a.findRun(ctx, a.Server.Snapshot(), in.Namespace, in.Job)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +240,7 @@ func (a *API) retry(ctx context.Context, in *struct {
 }
 
 func (a *API) deleteRun(ctx context.Context, in *RunParams) (*struct{}, error) {
-	r, err := findRun(a.Server.Snapshot(), in.Namespace, in.Job)
+	r, err := a.findRun(ctx, a.Server.Snapshot(), in.Namespace, in.Job)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sheaf-run/agent/internal/acl"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -104,10 +105,13 @@ func ofRun(id sheaf.RunID) func(*state.Snapshot) (uint64, <-chan struct{}) {
 }
 
 // findRun resolves what a person calls a run: its ID, a unique prefix of it, or its
-// job's name, which means the latest run.
-func findRun(s *state.Snapshot, namespace, ref string) (*state.Run, error) {
-	if namespace == "" {
-		namespace = "default"
+// job's name, which means the latest run. Runs that the caller may not read are
+// as if they were not there.
+func findRun(s *state.Snapshot, namespace, ref string, who *acl.ACL) (*state.Run, error) {
+	namespace = orDefault(namespace)
+	missing := &sheaf.Error{Class: sheaf.NotFound, Field: "job", Msg: fmt.Sprintf("no run or job is called %q", ref), Hint: "`agent job list` shows what there is"}
+	if !who.Allows(acl.ReadJobs, namespace) {
+		return nil, missing
 	}
 	if r := s.Run(sheaf.RunID(ref)); r != nil && r.Job.Namespace == namespace {
 		return r, nil
@@ -130,7 +134,7 @@ func findRun(s *state.Snapshot, namespace, ref string) (*state.Run, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return nil, &sheaf.Error{Class: sheaf.NotFound, Field: "job", Msg: fmt.Sprintf("no run or job is called %q", ref), Hint: "`agent job list` shows what there is"}
+		return nil, missing
 	}
 	var ids []string
 	for _, r := range found {
