@@ -20,6 +20,13 @@ const (
 	RetryLost       RetryKind = "lost"       // committed ones whose outputs are on lost nodes
 )
 
+// RunChange is what to change of how a run is scheduled; nil fields stay.
+type RunChange struct {
+	Held        *bool // nothing more of it is placed; what runs goes on
+	Priority    *int  // 1..100
+	Parallelism *int  // executions under way at once; 0 is no bound
+}
+
 // Submitted answers a submission or another change of a run.
 type Submitted struct {
 	Run     sheaf.RunStub
@@ -78,10 +85,14 @@ type API interface {
 	// Submit makes a run of a complete job, or finds that it is there already
 	// (Conflict where the same ID has another job).
 	Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error)
+	// SubmitHeld is Submit of a run that is held until a Change releases it.
+	SubmitHeld(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error)
 	// Cancel ends a run; one that is over stays as it is, without an error.
 	Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error)
 	// Retry runs partitions again in the next generation. Conflict says why not.
 	Retry(ctx context.Context, id sheaf.RunID, kind RetryKind, partitions sheaf.Ranges) (Submitted, error)
+	// Change changes how a run that is not over is scheduled.
+	Change(ctx context.Context, id sheaf.RunID, change RunChange) (Submitted, error)
 	// Delete forgets a run that is over, and its outputs.
 	Delete(ctx context.Context, id sheaf.RunID) (index uint64, err error)
 	// SetEligible sets whether a node gets new work.

@@ -79,6 +79,15 @@ func (s *Server) change(ctx context.Context, id sheaf.RunID, c *fsm.Command) (fs
 
 // Submit implements API.
 func (s *Server) Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error) {
+	return s.submit(ctx, id, job, false)
+}
+
+// SubmitHeld implements API.
+func (s *Server) SubmitHeld(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error) {
+	return s.submit(ctx, id, job, true)
+}
+
+func (s *Server) submit(ctx context.Context, id sheaf.RunID, job sheaf.Job, held bool) (Submitted, error) {
 	if err := sheaf.CheckName("run", string(id)); err != nil {
 		return Submitted{}, err
 	}
@@ -86,7 +95,7 @@ func (s *Server) Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Sub
 	if err != nil {
 		return Submitted{}, fmt.Errorf("encode the job: %w", err)
 	}
-	reply, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: string(id), JobJson: b}}})
+	reply, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: string(id), JobJson: b, Held: held}}})
 	done.Created = err == nil && !reply.Existing
 	return done, err
 }
@@ -94,6 +103,27 @@ func (s *Server) Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Sub
 // Cancel implements API.
 func (s *Server) Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error) {
 	_, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_CancelRun{CancelRun: &fsm.CancelRun{Run: string(id)}}})
+	return done, err
+}
+
+// Change implements API.
+func (s *Server) Change(ctx context.Context, id sheaf.RunID, change RunChange) (Submitted, error) {
+	c := &fsm.ChangeRun{Run: string(id), Held: change.Held}
+	for _, x := range []struct {
+		name string
+		is   *int
+		to   **uint32
+	}{{"priority", change.Priority, &c.Priority}, {"parallelism", change.Parallelism, &c.Parallelism}} {
+		if x.is == nil {
+			continue
+		}
+		if *x.is < 0 || *x.is > sheaf.MaxPartitions {
+			return Submitted{}, &sheaf.Error{Class: sheaf.Invalid, Field: x.name, Msg: fmt.Sprintf("%s is %d", x.name, *x.is), Limit: fmt.Sprintf("0 to %d", sheaf.MaxPartitions)}
+		}
+		n := uint32(*x.is)
+		*x.to = &n
+	}
+	_, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_ChangeRun{ChangeRun: c}})
 	return done, err
 }
 

@@ -27,6 +27,7 @@ type RunStub struct {
 	Name       string          `json:"name"` // the job's
 	Namespace  string          `json:"namespace"`
 	Priority   int             `json:"priority"`
+	Held       bool            `json:"held,omitempty"` // nothing more of it is placed until it is released
 	Status     RunStatus       `json:"status"`
 	Generation int             `json:"generation"`
 	Partitions PartitionCounts `json:"partitions"`

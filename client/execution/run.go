@@ -13,7 +13,7 @@ type Spec struct {
 	Generation uint32
 	Driver     string
 	Need       Need          // of one partition, without its shard's bytes
-	Weight     int           // the job's priority, 1..100
+	Weight     int           // its share of the node beside other runs; at least 1
 	Timeout    time.Duration // of one try; 0 is none
 	Shards     bool          // each partition has a shard, to be fetched before it begins
 	Stages     bool          // it has inputs or outputs: directories are made before it starts, and harvested or removed after it

@@ -87,7 +87,7 @@ func (w *Worker) addRun(spec *wire.RunSpec) (*execution.Run, error) {
 func specOf(spec *wire.RunSpec, job *sheaf.Job) execution.Spec {
 	s := execution.Spec{
 		ID: sheaf.RunID(spec.GetRun()), Generation: spec.GetGeneration(), Driver: job.Task.Driver,
-		Need: execution.NeedOf(job.Task.Resources), Weight: job.Priority, Timeout: time.Duration(job.Task.Timeout),
+		Need: execution.NeedOf(job.Task.Resources), Weight: weightOf(spec, job), Timeout: time.Duration(job.Task.Timeout),
 		Shards: job.Split != nil, Stages: len(job.Inputs) > 0 || len(job.Outputs) > 0, Limits: job.Task.Resources,
 	}
 	for _, p := range job.Failure.OnExit {
@@ -96,6 +96,17 @@ func specOf(spec *wire.RunSpec, job *sheaf.Job) execution.Spec {
 		}
 	}
 	return s
+}
+
+// weightFloor is added to a run's priority, so that priority 100 gets about ten times of a
+// node what priority 1 gets, not a hundred times; the servers weigh runs the same way.
+const weightFloor = 10
+
+func weightOf(spec *wire.RunSpec, job *sheaf.Job) int {
+	if p := spec.GetPriority(); p > 0 {
+		return weightFloor + int(p)
+	}
+	return weightFloor + job.Priority
 }
 
 // prepare has the driver make a run ready.

@@ -1275,7 +1275,7 @@ type FromServer_Welcome struct {
 }
 
 type FromServer_Run struct {
-	Run *RunSpec `protobuf:"bytes,2,opt,name=run,proto3,oneof"` // before the first Assign that names the run on this stream
+	Run *RunSpec `protobuf:"bytes,2,opt,name=run,proto3,oneof"` // before the first Assign that names the run on this stream, and when it has changed
 }
 
 type FromServer_Assign struct {
@@ -1520,6 +1520,7 @@ type RunSpec struct {
 	SplitAttempt   uint32                 `protobuf:"varint,5,opt,name=split_attempt,json=splitAttempt,proto3" json:"split_attempt,omitempty"` // names the manifest; 0 without split
 	ManifestDigest []byte                 `protobuf:"bytes,6,opt,name=manifest_digest,json=manifestDigest,proto3" json:"manifest_digest,omitempty"`
 	ImageDigest    string                 `protobuf:"bytes,7,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"` // as resolved by the first prepare, or empty
+	Priority       uint32                 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`                         // 1..100, as it now is; 0 is the job's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1601,6 +1602,13 @@ func (x *RunSpec) GetImageDigest() string {
 		return x.ImageDigest
 	}
 	return ""
+}
+
+func (x *RunSpec) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // RunEnd says that a run is over or deleted, and whether its outputs may go.
@@ -3385,7 +3393,7 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x03 \x01(\rR\n" +
 	"generation\x12\x12\n" +
-	"\x04most\x18\x04 \x01(\rR\x04most\"\xe7\x01\n" +
+	"\x04most\x18\x04 \x01(\rR\x04most\"\x83\x02\n" +
 	"\aRunSpec\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -3397,7 +3405,8 @@ const file_wire_proto_rawDesc = "" +
 	"partitions\x12#\n" +
 	"\rsplit_attempt\x18\x05 \x01(\rR\fsplitAttempt\x12'\n" +
 	"\x0fmanifest_digest\x18\x06 \x01(\fR\x0emanifestDigest\x12!\n" +
-	"\fimage_digest\x18\a \x01(\tR\vimageDigest\"2\n" +
+	"\fimage_digest\x18\a \x01(\tR\vimageDigest\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\rR\bpriority\"2\n" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
 	"\x06delete\x18\x02 \x01(\bR\x06delete\"\xd0\x01\n" +

@@ -102,6 +102,7 @@ type Command struct {
 	//	*Command_AdvanceTime
 	//	*Command_DeleteRun
 	//	*Command_ReapRuns
+	//	*Command_ChangeRun
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -322,6 +323,15 @@ func (x *Command) GetReapRuns() *ReapRuns {
 	return nil
 }
 
+func (x *Command) GetChangeRun() *ChangeRun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ChangeRun); ok {
+			return x.ChangeRun
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -402,6 +412,10 @@ type Command_ReapRuns struct {
 	ReapRuns *ReapRuns `protobuf:"bytes,20,opt,name=reap_runs,json=reapRuns,proto3,oneof"`
 }
 
+type Command_ChangeRun struct {
+	ChangeRun *ChangeRun `protobuf:"bytes,21,opt,name=change_run,json=changeRun,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_RegisterNode) isCommand_Body() {}
@@ -439,6 +453,8 @@ func (*Command_AdvanceTime) isCommand_Body() {}
 func (*Command_DeleteRun) isCommand_Body() {}
 
 func (*Command_ReapRuns) isCommand_Body() {}
+
+func (*Command_ChangeRun) isCommand_Body() {}
 
 // Bootstrap is the first entry of a cluster's log. The same again is nothing;
 // another ID is a conflict.
@@ -668,6 +684,7 @@ type RegisterJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	JobJson       []byte                 `protobuf:"bytes,2,opt,name=job_json,json=jobJson,proto3" json:"job_json,omitempty"` // sheaf.Job, complete
+	Held          bool                   `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`                     // nothing of it is placed until ChangeRun releases it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -714,6 +731,13 @@ func (x *RegisterJob) GetJobJson() []byte {
 		return x.JobJson
 	}
 	return nil
+}
+
+func (x *RegisterJob) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
 }
 
 type PutChunk struct {
@@ -1535,12 +1559,83 @@ func (x *ReapRuns) GetRuns() []string {
 	return nil
 }
 
+// ChangeRun changes how a run that is not over is scheduled; what is not set
+// stays as it is. What runs goes on.
+type ChangeRun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Held          *bool                  `protobuf:"varint,2,opt,name=held,proto3,oneof" json:"held,omitempty"`               // nothing more of it is placed
+	Priority      *uint32                `protobuf:"varint,3,opt,name=priority,proto3,oneof" json:"priority,omitempty"`       // 1..100
+	Parallelism   *uint32                `protobuf:"varint,4,opt,name=parallelism,proto3,oneof" json:"parallelism,omitempty"` // executions under way at once, in place of the job's bound; 0 is no bound
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRun) Reset() {
+	*x = ChangeRun{}
+	mi := &file_command_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRun) ProtoMessage() {}
+
+func (x *ChangeRun) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRun.ProtoReflect.Descriptor instead.
+func (*ChangeRun) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ChangeRun) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *ChangeRun) GetHeld() bool {
+	if x != nil && x.Held != nil {
+		return *x.Held
+	}
+	return false
+}
+
+func (x *ChangeRun) GetPriority() uint32 {
+	if x != nil && x.Priority != nil {
+		return *x.Priority
+	}
+	return 0
+}
+
+func (x *ChangeRun) GetParallelism() uint32 {
+	if x != nil && x.Parallelism != nil {
+		return *x.Parallelism
+	}
+	return 0
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\fsheaf.fsm.v1\x1a\n" +
-	"wire.proto\"\xf4\t\n" +
+	"wire.proto\"\xae\n" +
+	"\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\tbootstrap\x18\x02 \x01(\v2\x17.sheaf.fsm.v1.BootstrapH\x00R\tbootstrap\x12A\n" +
@@ -1566,7 +1661,9 @@ const file_command_proto_rawDesc = "" +
 	"\fadvance_time\x18\x12 \x01(\v2\x19.sheaf.fsm.v1.AdvanceTimeH\x00R\vadvanceTime\x128\n" +
 	"\n" +
 	"delete_run\x18\x13 \x01(\v2\x17.sheaf.fsm.v1.DeleteRunH\x00R\tdeleteRun\x125\n" +
-	"\treap_runs\x18\x14 \x01(\v2\x16.sheaf.fsm.v1.ReapRunsH\x00R\breapRunsB\x06\n" +
+	"\treap_runs\x18\x14 \x01(\v2\x16.sheaf.fsm.v1.ReapRunsH\x00R\breapRuns\x128\n" +
+	"\n" +
+	"change_run\x18\x15 \x01(\v2\x17.sheaf.fsm.v1.ChangeRunH\x00R\tchangeRunB\x06\n" +
 	"\x04body\"B\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -1581,10 +1678,11 @@ const file_command_proto_rawDesc = "" +
 	"\bNodeLost\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\":\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"N\n" +
 	"\vRegisterJob\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x19\n" +
-	"\bjob_json\x18\x02 \x01(\fR\ajobJson\">\n" +
+	"\bjob_json\x18\x02 \x01(\fR\ajobJson\x12\x12\n" +
+	"\x04held\x18\x03 \x01(\bR\x04held\">\n" +
 	"\bPutChunk\x122\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x1c.sheaf.wire.v1.ManifestChunkR\x05chunk\"?\n" +
 	"\fSealManifest\x12/\n" +
@@ -1642,7 +1740,15 @@ const file_command_proto_rawDesc = "" +
 	"\tDeleteRun\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\"\x1e\n" +
 	"\bReapRuns\x12\x12\n" +
-	"\x04runs\x18\x01 \x03(\tR\x04runsB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
+	"\x04runs\x18\x01 \x03(\tR\x04runs\"\xa4\x01\n" +
+	"\tChangeRun\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x17\n" +
+	"\x04held\x18\x02 \x01(\bH\x00R\x04held\x88\x01\x01\x12\x1f\n" +
+	"\bpriority\x18\x03 \x01(\rH\x01R\bpriority\x88\x01\x01\x12%\n" +
+	"\vparallelism\x18\x04 \x01(\rH\x02R\vparallelism\x88\x01\x01B\a\n" +
+	"\x05_heldB\v\n" +
+	"\t_priorityB\x0e\n" +
+	"\f_parallelismB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once
@@ -1657,7 +1763,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_command_proto_goTypes = []any{
 	(RetryRun_Which)(0),            // 0: sheaf.fsm.v1.RetryRun.Which
 	(*Command)(nil),                // 1: sheaf.fsm.v1.Command
@@ -1681,12 +1787,13 @@ var file_command_proto_goTypes = []any{
 	(*AdvanceTime)(nil),            // 19: sheaf.fsm.v1.AdvanceTime
 	(*DeleteRun)(nil),              // 20: sheaf.fsm.v1.DeleteRun
 	(*ReapRuns)(nil),               // 21: sheaf.fsm.v1.ReapRuns
-	(*wire.ManifestChunk)(nil),     // 22: sheaf.wire.v1.ManifestChunk
-	(*wire.ManifestSeal)(nil),      // 23: sheaf.wire.v1.ManifestSeal
-	(wire.Kind)(0),                 // 24: sheaf.wire.v1.Kind
-	(*wire.Results)(nil),           // 25: sheaf.wire.v1.Results
-	(*wire.Executions)(nil),        // 26: sheaf.wire.v1.Executions
-	(*wire.SealResultRequest)(nil), // 27: sheaf.wire.v1.SealResultRequest
+	(*ChangeRun)(nil),              // 22: sheaf.fsm.v1.ChangeRun
+	(*wire.ManifestChunk)(nil),     // 23: sheaf.wire.v1.ManifestChunk
+	(*wire.ManifestSeal)(nil),      // 24: sheaf.wire.v1.ManifestSeal
+	(wire.Kind)(0),                 // 25: sheaf.wire.v1.Kind
+	(*wire.Results)(nil),           // 26: sheaf.wire.v1.Results
+	(*wire.Executions)(nil),        // 27: sheaf.wire.v1.Executions
+	(*wire.SealResultRequest)(nil), // 28: sheaf.wire.v1.SealResultRequest
 }
 var file_command_proto_depIdxs = []int32{
 	2,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
@@ -1708,21 +1815,22 @@ var file_command_proto_depIdxs = []int32{
 	19, // 16: sheaf.fsm.v1.Command.advance_time:type_name -> sheaf.fsm.v1.AdvanceTime
 	20, // 17: sheaf.fsm.v1.Command.delete_run:type_name -> sheaf.fsm.v1.DeleteRun
 	21, // 18: sheaf.fsm.v1.Command.reap_runs:type_name -> sheaf.fsm.v1.ReapRuns
-	22, // 19: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	23, // 20: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	10, // 21: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
-	24, // 22: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
-	25, // 23: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
-	26, // 24: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
-	26, // 25: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
-	0,  // 26: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
-	26, // 27: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
-	27, // 28: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	22, // 19: sheaf.fsm.v1.Command.change_run:type_name -> sheaf.fsm.v1.ChangeRun
+	23, // 20: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	24, // 21: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	10, // 22: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
+	25, // 23: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
+	26, // 24: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
+	27, // 25: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
+	27, // 26: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
+	0,  // 27: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
+	27, // 28: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
+	28, // 29: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -1750,14 +1858,16 @@ func file_command_proto_init() {
 		(*Command_AdvanceTime)(nil),
 		(*Command_DeleteRun)(nil),
 		(*Command_ReapRuns)(nil),
+		(*Command_ChangeRun)(nil),
 	}
+	file_command_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

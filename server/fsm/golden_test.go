@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,8 +19,8 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// goldenScript is a short life of a cluster with every kind of command in it.
-var goldenScript = []string{
+// firstScript is a short life of a cluster with every kind of command of the first release's log in it.
+var firstScript = []string{
 	"bootstrap c1 here", "node n1 boot=a", "node n2 boot=a", "eligible n2 false", "eligible n2 true",
 	"job r count=6 attempts=2 tolerate=1 outputs", "job s split", "job slow count=1 timeout=1s", "job gone count=1",
 	"image r sha256:1", "place r n1 0-3", "place r n2 4-5", "place r n2 0 backup", "split s n1", "place slow n1 0", "cancel gone", "delete gone", "job gone2 count=1", "cancel gone2", "delete gone2", "reap gone",
@@ -29,12 +30,17 @@ var goldenScript = []string{
 	"merge r n1", "sealed r n1 1 x", "retry r 3", "place r n1 3 ",
 }
 
-// runGolden runs the script and gives its log.
-func runGolden(t *testing.T) (*script, [][]byte) {
+// laterScript goes on with the kinds that came since. Add lines at its end.
+var laterScript = []string{
+	"job c count=9", "change c held=true priority=70 parallelism=2",
+}
+
+// runGolden runs a script and gives its log.
+func runGolden(t *testing.T, lines ...string) (*script, [][]byte) {
 	s := newScript(t)
 	var log [][]byte
 	s.entry = func(b []byte) { log = append(log, b) }
-	for _, line := range goldenScript {
+	for _, line := range lines {
 		s.ms += 10
 		s.line(line)
 	}
@@ -59,7 +65,7 @@ func golden(t *testing.T, name string, got []byte) []byte {
 // TestCommandBytes: an entry of an old log means for ever what it meant. The
 // bytes of every kind of command stand in testdata; they may be added to, never changed.
 func TestCommandBytes(t *testing.T) {
-	_, log := runGolden(t)
+	_, log := runGolden(t, append(slices.Clone(firstScript), laterScript...)...)
 	first := map[string]string{}
 	var order []string
 	for _, b := range log {
@@ -89,7 +95,7 @@ func TestCommandBytes(t *testing.T) {
 // TestGoldenLogReplays applies the log of this release's first day and holds
 // the state against its digest; a snapshot of that day leads to the same.
 func TestGoldenLogReplays(t *testing.T) {
-	s, log := runGolden(t)
+	s, log := runGolden(t, firstScript...)
 	var file bytes.Buffer
 	for _, b := range log {
 		fmt.Fprintln(&file, hex.EncodeToString(b))

@@ -43,6 +43,7 @@ var kinds = [...]kind{
 	{18, "AdvanceTime", on((*Command).GetAdvanceTime, (*step).advanceTime)},
 	{19, "DeleteRun", on((*Command).GetDeleteRun, (*step).deleteRun)},
 	{20, "ReapRuns", on((*Command).GetReapRuns, (*step).reapRuns)},
+	{21, "ChangeRun", on((*Command).GetChangeRun, (*step).changeRun)},
 }
 
 // KindNames are the names of all kinds, in the order of their numbers.

@@ -54,6 +54,10 @@ func (s *step) unplaceable(r *state.RunTxn, n *state.Node, p *Placement) string 
 		return "the run is not there"
 	case r.Status.Terminal():
 		return "the run is " + string(r.Status)
+	case r.Held():
+		return "the run is held"
+	case len(r.Waits) > 0:
+		return "the run waits for run " + string(r.Waits[0])
 	case n == nil:
 		return "the node is not there"
 	case !n.Placeable():

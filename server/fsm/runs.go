@@ -40,6 +40,7 @@ func (s *step) registerJob(c *RegisterJob) error {
 	if job.Split == nil {
 		r.Partitions = table.New(job.Count)
 	}
+	r.Adjusted.Held = c.Held
 	s.InsertRun(r)
 	s.reply.Status = r.Status
 	return nil

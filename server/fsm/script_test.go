@@ -27,6 +27,7 @@ import (
 //	chunk R N ATTEMPT SEQ FIRST COUNT [TEXT] · seal R N ATTEMPT CHUNKS PARTITIONS
 //	sealed R N ATTEMPT [TEXT]      seal the result
 //	prepare-failed R N [invalid] · image R DIGEST · delete R · reap R
+//	change R [held=true|false] [priority=N] [parallelism=N]
 //	time +1s · show R · nodes
 type script struct {
 	t     *testing.T
@@ -154,6 +155,26 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 		return &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: arg(1)}}}
 	case "reap":
 		return &fsm.Command{Body: &fsm.Command_ReapRuns{ReapRuns: &fsm.ReapRuns{Runs: f[1:]}}}
+	case "change":
+		c := &fsm.ChangeRun{Run: arg(1)}
+		for _, x := range f[2:] {
+			name, value, _ := strings.Cut(x, "=")
+			if name == "held" {
+				held := value == "true"
+				c.Held = &held
+				continue
+			}
+			n := number(value)
+			switch name {
+			case "priority":
+				c.Priority = &n
+			case "parallelism":
+				c.Parallelism = &n
+			default:
+				s.t.Fatalf("no change %q", name)
+			}
+		}
+		return &fsm.Command{Body: &fsm.Command_ChangeRun{ChangeRun: c}}
 	case "bootstrap":
 		return &fsm.Command{Body: &fsm.Command_Bootstrap{Bootstrap: &fsm.Bootstrap{ClusterId: arg(1), Region: arg(2)}}}
 	}

@@ -41,6 +41,11 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 		t.runChanged(sheaf.RunID(b.SealManifest.Seal.GetRun()))
 	case *fsm.Command_SealResult:
 		t.runChanged(sheaf.RunID(b.SealResult.Request.GetRun()))
+	case *fsm.Command_ChangeRun:
+		id := sheaf.RunID(b.ChangeRun.Run)
+		t.hub.RunChanged(id)
+		t.runChanged(id)
+		t.back.add(id)
 	case *fsm.Command_RetryRun:
 		t.runChanged(sheaf.RunID(b.RetryRun.Run))
 	case *fsm.Command_InvalidateOutput:
@@ -131,7 +136,7 @@ func (t *Term) look(r *state.Run) {
 }
 
 func shareOf(r *state.Run) broker.Share {
-	return broker.Share{Namespace: r.Job.Namespace, Priority: r.Job.Priority}
+	return broker.Share{Namespace: r.Job.Namespace, Priority: r.Priority()}
 }
 
 // noteDeadline wakes the timekeeper when a run's deadline is the next.

@@ -55,6 +55,7 @@ type Term struct {
 	watch    *liveness.Watch
 	track    *tracker
 	suspects suspects
+	back     takeBacks
 
 	deadlines    chan struct{} // each of size 1
 	outputs      chan struct{}
@@ -68,6 +69,7 @@ func New(c Config) *Term {
 	snap := c.Store.Snapshot()
 	t := &Term{
 		Config: c, clock: newClock(snap.TimeMs()), broker: broker.New(), track: newTracker(),
+		back:      newTakeBacks(),
 		deadlines: make(chan struct{}, 1), outputs: make(chan struct{}, 1), reap: make(chan struct{}, 1),
 	}
 	var alive []sheaf.NodeID
@@ -81,7 +83,7 @@ func New(c Config) *Term {
 		Term: c.Number, Lease: liveness.Lease, Log: t, Snapshot: c.Store.Snapshot, Verify: c.Log.VerifyLeader, Barrier: c.Log.Barrier,
 		Renew: t.watch.Renew, Observer: t, Logger: c.Logger,
 	})
-	t.planner = planner.New(t, c.Store.Snapshot, t.hub.Placed)
+	t.planner = planner.New(t, c.Store.Snapshot, t.placed)
 	return t
 }
 
@@ -104,10 +106,12 @@ func (t *Term) Run(ctx context.Context, begun func()) error {
 	g.Go(func() error { return t.keepOutputs(ctx) })
 	g.Go(func() error { return t.keepRetention(ctx) })
 	g.Go(func() error { return t.keepSuspects(ctx) })
+	g.Go(func() error { return t.keepBack(ctx) })
 	for range evaluators {
 		g.Go(func() error { return t.evaluate(ctx) })
 	}
 	t.nodesChanged()
+	t.holdBack()
 	poke(t.reap)
 	begun()
 	return g.Wait()
@@ -205,6 +209,9 @@ func (t *Term) Connected(node sheaf.NodeID, connected bool) {
 	t.Logger.Debug("node's session", "node", node, "open", connected)
 	if connected && t.suspects.clear(node) {
 		t.nodesChanged()
+	}
+	if connected {
+		t.holdBack()
 	}
 }
 

@@ -45,17 +45,24 @@ type session struct {
 	lease *wire.Lease        // only the newest is of use
 	kills bool               // look for executions to end
 	ended map[sheaf.RunID]bool
-	woken chan struct{} // of size 1
-	room  chan struct{} // of size 1: out has been taken
+	anew  map[sheaf.RunID]bool // their RunSpec has changed
+	woken chan struct{}        // of size 1
+	room  chan struct{}        // of size 1: out has been taken
 
 	// handling is held while a message is handled; serve takes it last, so that
 	// nothing is handled once the session is over.
 	handling sync.Mutex
 
-	// Of the sender alone: the generation of the RunSpec that was sent, and
+	// Of the sender alone: the generation and priority of the RunSpec that was sent, and
 	// the runs that the client has anything of.
-	specs map[sheaf.RunID]uint32
+	specs map[sheaf.RunID]version
 	known map[sheaf.RunID]bool
+}
+
+// version tells one RunSpec of a run from the next.
+type version struct {
+	generation uint32
+	priority   int
 }
 
 // stream is what a session needs of gRPC.
@@ -84,7 +91,7 @@ func (h *Hub) Serve(st stream) error {
 
 	s := &session{
 		hub: h, node: sheaf.NodeID(hello.Node), number: hello.Session, boot: hello.BootId, cancel: cancel, over: make(chan struct{}),
-		woken: make(chan struct{}, 1), room: make(chan struct{}, 1), specs: map[sheaf.RunID]uint32{}, known: map[sheaf.RunID]bool{}, ended: map[sheaf.RunID]bool{},
+		woken: make(chan struct{}, 1), room: make(chan struct{}, 1), specs: map[sheaf.RunID]version{}, known: map[sheaf.RunID]bool{}, ended: map[sheaf.RunID]bool{}, anew: map[sheaf.RunID]bool{},
 	}
 	if err := h.begin(ctx, s); err != nil {
 		return err
@@ -253,6 +260,14 @@ func (s *session) runOver(run sheaf.RunID) {
 	s.wake()
 }
 
+// respec has the sender tell what of a run's RunSpec has changed, if it told it.
+func (s *session) respec(run sheaf.RunID) {
+	s.mu.Lock()
+	s.anew[run] = true
+	s.mu.Unlock()
+	s.wake()
+}
+
 func (s *session) wake() {
 	select {
 	case s.woken <- struct{}{}:
@@ -288,10 +303,19 @@ func (s *session) send(ctx context.Context, st stream) error {
 			ended = append(ended, run)
 		}
 		clear(s.ended)
+		anew := s.anew
+		s.anew = map[sheaf.RunID]bool{}
 		s.mu.Unlock()
 		select {
 		case s.room <- struct{}{}:
 		default:
+		}
+		for run := range anew {
+			if _, told := s.specs[run]; told {
+				if err := s.sendSpec(st, s.hub.Snapshot(), run); err != nil {
+					return err
+				}
+			}
 		}
 		if err := s.sendWork(st, kills); err != nil {
 			return err
@@ -360,18 +384,22 @@ func (s *session) sendWork(st stream, kills bool) error {
 // sendSpec sends a run's RunSpec unless this stream has had it.
 func (s *session) sendSpec(st stream, snap *state.Snapshot, run sheaf.RunID) error {
 	r := snap.Run(run)
-	if r == nil || s.specs[run] == r.Generation {
+	if r == nil {
+		return nil
+	}
+	is := version{r.Generation, r.Priority()}
+	if s.specs[run] == is {
 		return nil
 	}
 	s.known[run] = true
 	spec := &wire.RunSpec{
-		Run: string(run), Generation: r.Generation, JobJson: r.JobJSON, Partitions: uint32(r.Counts().Total), ImageDigest: r.Image,
+		Run: string(run), Generation: r.Generation, JobJson: r.JobJSON, Partitions: uint32(r.Counts().Total), ImageDigest: r.Image, Priority: uint32(r.Priority()),
 	}
 	if r.Manifest.Sealed {
 		spec.SplitAttempt, spec.ManifestDigest = r.Manifest.Attempt, r.Manifest.Root[:]
-		s.specs[run] = r.Generation
+		s.specs[run] = is
 	} else if r.Job.Split == nil {
-		s.specs[run] = r.Generation
+		s.specs[run] = is
 	} // else the split goes by this spec; the partitions get another that names the manifest
 	return st.Send(&wire.FromServer{Body: &wire.FromServer_Run{Run: spec}})
 }

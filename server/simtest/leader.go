@@ -166,7 +166,7 @@ func (l *leader) react(c *fsm.Command, r fsm.Reply) {
 		}
 	}
 	for run := range l.w.snap().LiveRuns() {
-		l.queue.Enqueue(run.ID, broker.Share{Namespace: run.Job.Namespace, Priority: run.Job.Priority})
+		l.queue.Enqueue(run.ID, broker.Share{Namespace: run.Job.Namespace, Priority: run.Priority()})
 	}
 	l.pump()
 }
@@ -229,7 +229,7 @@ func (l *leader) tick() {
 		}
 	}
 	for run := range snap.LiveRuns() {
-		l.queue.Enqueue(run.ID, broker.Share{Namespace: run.Job.Namespace, Priority: run.Job.Priority})
+		l.queue.Enqueue(run.ID, broker.Share{Namespace: run.Job.Namespace, Priority: run.Priority()})
 	}
 	l.evaluate()
 	l.mitigate(snap)

@@ -29,6 +29,16 @@ type Run struct {
 	Image    string   `json:"image,omitempty"` // digest of the image or module, once resolved
 	Result   Result   `json:"result"`
 
+	// Adjusted is what was changed of how it is scheduled.
+	Adjusted Adjusted `json:"adjusted,omitzero"`
+	// After are the runs it comes after, as its job's names were at submission,
+	// and Waits those of them that have not succeeded yet.
+	After []sheaf.RunID `json:"after,omitempty"`
+	Waits []sheaf.RunID `json:"waits,omitempty"`
+	// Nodes holds, for each partition of an ops run, the number of the one node
+	// that it is for; nil for others.
+	Nodes []uint32 `json:"nodes,omitempty"`
+
 	SubmittedMs int64 `json:"submitted"`          // cluster time, Unix ms, as all here
 	StartedMs   int64 `json:"started,omitempty"`  // first placement
 	EndedMs     int64 `json:"ended,omitempty"`    // 0 until terminal
@@ -54,7 +64,15 @@ const (
 	StopTimeout              // the job's timeout passed
 	StopPrepare              // it cannot be made ready on any node
 	StopSplit                // the split failed
+	StopAfterRun             // a run that it comes after did not succeed
 )
+
+// Adjusted is how a run's scheduling differs from what its job says. The zero value is not at all.
+type Adjusted struct {
+	Held        bool `json:"held,omitempty"` // nothing more of it is placed
+	Priority    int  `json:"priority,omitempty"`
+	Parallelism *int `json:"parallelism,omitempty"` // 0 is no bound
+}
 
 // Exec is the execution of a run's split or merge.
 type Exec struct {

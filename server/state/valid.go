@@ -21,6 +21,7 @@ func (r *Run) Ready(nowMs int64, from, limit int) sheaf.Ranges {
 func (r *Run) Need(nowMs int64) Need {
 	var n Need
 	switch {
+	case r.Held() || len(r.Waits) > 0:
 	case r.Status == sheaf.RunMerging:
 		n.Merge, n.NextMs = r.Merge.need(nowMs)
 	case r.Status.Terminal() || r.Masked():

@@ -10,6 +10,40 @@ import (
 // Masked reports whether pending and assigned partitions read as cancelled.
 func (r *Run) Masked() bool { return r.Stop != StopNone }
 
+// Held reports whether a person holds the run: nothing more of it is placed.
+func (r *Run) Held() bool { return r.Adjusted.Held }
+
+// Priority is the run's, as it now is.
+func (r *Run) Priority() int {
+	if r.Adjusted.Priority != 0 {
+		return r.Adjusted.Priority
+	}
+	return r.Job.Priority
+}
+
+// Bound is how many executions of the run may be under way at once, where
+// eligible nodes can take it; 0 is no bound.
+func (r *Run) Bound(eligible int) int {
+	p := r.Job.Parallelism
+	switch {
+	case r.Adjusted.Parallelism != nil:
+		return *r.Adjusted.Parallelism
+	case p == nil:
+		return 0
+	case p.Constant > 0:
+		return p.Constant
+	}
+	return int(max(1, min(p.Coefficient*float64(eligible), sheaf.MaxPartitions)))
+}
+
+// BoundByNodes reports whether Bound depends on how many nodes can take the run.
+func (r *Run) BoundByNodes() bool {
+	return r.Adjusted.Parallelism == nil && r.Job.Parallelism != nil && r.Job.Parallelism.Constant == 0
+}
+
+// UnderWay is how many executions of its partitions are valid, backups included.
+func (r *Run) UnderWay() int { return r.Counts().Assigned + r.Backups }
+
 // Counts is how many partitions are in each state; they sum to Total. Running
 // is always 0: clients report it, the log does not hold it.
 func (r *Run) Counts() sheaf.PartitionCounts {
@@ -104,7 +138,7 @@ func (s *Snapshot) Unreached(r *Run) int {
 // Stub is the run as lists show it.
 func (r *Run) Stub() sheaf.RunStub {
 	return sheaf.RunStub{
-		ID: r.ID, Name: r.Job.Name, Namespace: r.Job.Namespace, Priority: r.Job.Priority,
+		ID: r.ID, Name: r.Job.Name, Namespace: r.Job.Namespace, Priority: r.Priority(), Held: r.Held(),
 		Status: r.Status, Generation: int(r.Generation), Partitions: r.Counts(), Error: r.Error,
 		Submitted: at(r.SubmittedMs), Started: maybe(r.StartedMs), Ended: maybe(r.EndedMs),
 	}
