@@ -140,7 +140,7 @@ func (a *Agent) buildParts() error {
 		if err != nil {
 			return err
 		}
-		self.Server, self.Expect = id, 1
+		self.Server, self.Expect = id, a.conf.expect()
 	}
 	pool, err := gossip.New(gossip.Config{
 		Self: self, Bind: net.JoinHostPort(a.conf.Bind, strconv.Itoa(a.conf.Ports.Gossip)), Join: a.conf.Join, Logger: a.log.With("part", "gossip"),
@@ -151,7 +151,7 @@ func (a *Agent) buildParts() error {
 	a.pool = pool
 	if a.conf.Server.Enabled {
 		if a.server, err = server.New(server.Config{
-			ID: self.Server, Region: a.conf.Region, DataDir: below(a.conf.DataDir, "server"), Address: rpc,
+			ID: self.Server, Region: a.conf.Region, DataDir: below(a.conf.DataDir, "server"), Address: rpc, Expect: self.Expect,
 			Raft: a.mux.Raft(), Dialer: a.dialer, Gossip: pool, Logger: a.log.With("part", "server"),
 		}); err != nil {
 			return err

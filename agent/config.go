@@ -61,6 +61,22 @@ func (p *Ports) fill() {
 // ServerConfig is about the server role.
 type ServerConfig struct {
 	Enabled bool `hcl:"enabled,optional"`
+	// BootstrapExpect is how many servers found the cluster together: every one of them is told the
+	// same. It matters once: a server with data, or one that finds a cluster, joins what is there. Without it
+	// a server with addresses to join waits to be taken in, and one without founds a cluster of its own.
+	BootstrapExpect int `hcl:"bootstrap_expect,optional"`
+}
+
+// maxExpect bounds the founding servers: each more makes every write slower, and
+// seven survive the loss of three.
+const maxExpect = 7
+
+// expect is BootstrapExpect, or what its absence means.
+func (c Config) expect() int {
+	if c.Server.BootstrapExpect == 0 && len(c.Join) == 0 {
+		return 1
+	}
+	return c.Server.BootstrapExpect
 }
 
 // ClientConfig is about the client role.
@@ -224,6 +240,9 @@ func (c Config) check() error {
 	}
 	if !c.Server.Enabled && !c.Client.Enabled {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: "server, client", Msg: "the agent has no role", Hint: "give -server or -client, or both, or enable them in the configuration"}
+	}
+	if n := c.Server.BootstrapExpect; n < 0 || n > maxExpect {
+		return &sheaf.Error{Class: sheaf.Invalid, Field: "server.bootstrap_expect", Msg: fmt.Sprintf("bootstrap_expect is %d", n), Limit: fmt.Sprintf("1 to %d", maxExpect), Hint: "3 servers survive the loss of one, 5 of two"}
 	}
 	for _, d := range c.Client.Drivers {
 		if !slices.Contains(builtin.Names(), d) {

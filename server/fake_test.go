@@ -53,7 +53,7 @@ func startHost(t testing.TB, dir, address string) *host {
 	if os.Getenv("SHEAF_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	s, err := server.New(server.Config{ID: "s1", Region: "test", DataDir: dir, Address: l.Addr().String(), Raft: mux.Raft(), Logger: logger})
+	s, err := server.New(server.Config{ID: "s1", Region: "test", DataDir: dir, Address: l.Addr().String(), Expect: 1, Raft: mux.Raft(), Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ type Config struct {
 	Region  string
 	DataDir string // absolute; empty keeps everything in memory
 	Address string // host:port of the RPC listener, as others reach it; raft shares it
-	Expect  int    // servers that found a cluster together; 0 and 1 found one alone
+	Expect  int    // servers that found a cluster together; 1 founds one alone, 0 waits to be taken into one
 
 	Raft   net.Listener // raft's share of the RPC listener: wire.Mux.Raft
 	Dialer wire.Dialer  // to nodes and to other servers; the zero value speaks plain text
@@ -108,9 +108,9 @@ func New(c Config) (*Server, error) {
 		Identity: identity, DataDir: c.DataDir, Address: c.Address, Listener: c.Raft,
 		Machine: &machine{fsm: fsm.New(s.store), named: s.named}, Logger: c.Logger, Lead: s.lead, Dial: c.Dialer.Raft,
 	}
-	if c.Expect > 1 {
+	if c.Expect != 1 {
 		if c.Gossip == nil {
-			return nil, errors.New("server: several servers found a cluster by gossip, and there is none")
+			return nil, errors.New("server: servers find each other by gossip, and there is none")
 		}
 		conf.Founders = s.founders
 	}
@@ -171,33 +171,6 @@ func (s *Server) lead(ctx context.Context, number uint64) error {
 		default:
 		}
 	})
-}
-
-// founders waits until gossip knows exactly the servers that are to found the cluster.
-// All of them must come to the same list.
-func (s *Server) founders(ctx context.Context) ([]consensus.Peer, error) {
-	for {
-		changed := s.config.Gossip.Changed()
-		var peers []consensus.Peer
-		founded := false
-		for _, m := range s.config.Gossip.Servers() {
-			founded = founded || m.Cluster != ""
-			if m.Expect == s.config.Expect {
-				peers = append(peers, consensus.Peer{ID: m.Server, Address: m.Address, Voter: true})
-			}
-		}
-		if len(peers) == s.config.Expect && !founded {
-			return peers, nil
-		}
-		if len(peers) > s.config.Expect {
-			s.config.Logger.Warn("more servers want to found the cluster than it expects", "found", len(peers), "expect", s.config.Expect)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-changed:
-		}
-	}
 }
 
 // leads gives the term of now, or says who leads instead.
