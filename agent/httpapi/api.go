@@ -67,6 +67,10 @@ func New(conf Config) *API {
 	format.Unmarshal = sheaf.DecodeStrict
 	hc.Formats = map[string]huma.Format{"application/json": format, "json": format}
 	a.huma = humago.New(a.mux, hc)
+	a.huma.OpenAPI().Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token":  {Type: "apiKey", In: "header", Name: api.HeaderToken},
+		"bearer": {Type: "http", Scheme: "bearer"},
+	}
 	text := reflect.TypeFor[string]()
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[sheaf.Duration](), reflect.TypeFor[sheaf.Size](), reflect.TypeFor[sheaf.Ranges](),

@@ -105,24 +105,24 @@ func (a *API) regions(_ context.Context, _ *struct{}) (*Body[[]string], error) {
 	return &Body[[]string]{Body: []string{a.Self().Region}}, nil
 }
 
-func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
+func (a *API) metrics(w http.ResponseWriter, r *http.Request, _ *struct{}) error {
 	promhttp.HandlerFor(a.Metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 	return nil
 }
 
-func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) error {
+func (a *API) openAPI(w http.ResponseWriter, _ *http.Request, _ *struct{}) error {
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(a.huma.OpenAPI())
 }
 
 // livez answers as long as the process does.
-func (*API) livez(w http.ResponseWriter, _ *http.Request) error {
+func (*API) livez(w http.ResponseWriter, _ *http.Request, _ *struct{}) error {
 	_, _ = w.Write([]byte("ok\n"))
 	return nil
 }
 
 // readyz answers 200 once the agent can do its work, else 503 with the reasons.
-func (a *API) readyz(w http.ResponseWriter, _ *http.Request) error {
+func (a *API) readyz(w http.ResponseWriter, _ *http.Request, _ *struct{}) error {
 	if h := a.Health(); !h.Ready {
 		return &sheaf.Error{Class: sheaf.Unavailable, Msg: "not ready: " + strings.Join(h.Reasons, "; ")}
 	}

@@ -1,5 +1,10 @@
 package httpapi
 
+import (
+	"github.com/sheaf-run/agent/api"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
 // endpoints is every endpoint there is. What a caller needs, and where it must hold it, stand in
 // the row, so that none can be added without.
 var endpoints = []endpoint{
@@ -11,17 +16,17 @@ var endpoints = []endpoint{
 	typed("DELETE", "/v1/job/{job}", SubmitJobs, inRun, "Forget a run that is over, and its outputs", 0, (*API).deleteRun),
 	typed("GET", "/v1/job/{job}/summary", ReadJobs, inRun, "How a run goes", 0, (*API).summary),
 	typed("GET", "/v1/job/{job}/partitions", ReadJobs, inRun, "List partitions", 0, (*API).listPartitions),
-	raw("GET", "/v1/job/{job}/grid", ReadJobs, inRun, "One byte a partition: '0' plus its state's number", 0, (*API).grid),
+	raw("GET", "/v1/job/{job}/grid", ReadJobs, inRun, "One byte a partition: '0' plus its state's number", 0, bytesAs("application/octet-stream"), (*API).grid),
 	typed("GET", "/v1/job/{job}/errors", ReadJobs, inRun, "Failures grouped by message", 0, (*API).runErrors),
 	typed("GET", "/v1/job/{job}/explain", ReadJobs, inRun, "Why a run or partition is where it is", 0, (*API).explain),
 	typed("POST", "/v1/job/{job}/stop", SubmitJobs, inRun, "Cancel a run", maxSmallBody, (*API).stop),
 	typed("POST", "/v1/job/{job}/retry", SubmitJobs, inRun, "Run partitions again", maxSmallBody, (*API).retry),
-	raw("GET", "/v1/job/{job}/results", ReadOutputs, inRun, "The manifest of the merged result, NDJSON", 0, (*API).results),
-	raw("GET", "/v1/job/{job}/records", ReadOutputs, inRun, "What is kept of ended executions, NDJSON in partition order", 0, (*API).records),
-	raw("GET", "/v1/job/{job}/file", ReadOutputs, inRun, "The bytes of a file in a partition's output", 0, (*API).file),
-	raw("GET", "/v1/job/{job}/logs", ReadOutputs, inRun, "A partition's stdout or stderr", 0, (*API).logs),
+	raw("GET", "/v1/job/{job}/results", ReadOutputs, inRun, "The manifest of the merged result, NDJSON", 0, linesOf[sheaf.File](), (*API).results),
+	raw("GET", "/v1/job/{job}/records", ReadOutputs, inRun, "What is kept of ended executions, NDJSON in partition order", 0, linesOf[api.Record](), (*API).records),
+	raw("GET", "/v1/job/{job}/file", ReadOutputs, inRun, "The bytes of a file in a partition's output", 0, bytesAs("application/octet-stream"), (*API).file),
+	raw("GET", "/v1/job/{job}/logs", ReadOutputs, inRun, "A partition's stdout or stderr", 0, bytesAs("application/octet-stream"), (*API).logs),
 	typed("GET", "/v1/partition/{job}/{n}", ReadJobs, inRun, "One partition", 0, (*API).getPartition),
-	raw("POST", "/v1/inputs/preview", PreviewFiles, inBody, "How the inputs of a job would be split, NDJSON", maxJobBody, (*API).preview),
+	raw("POST", "/v1/inputs/preview", PreviewFiles, inBody, "How the inputs of a job would be split, NDJSON", maxJobBody, linesOf[api.PreviewLine](), (*API).preview),
 	typed("GET", "/v1/nodes", ReadNodes, everywhere, "List nodes", 0, (*API).listNodes),
 	typed("GET", "/v1/node/{node}", ReadNodes, everywhere, "One node", 0, (*API).getNode),
 	typed("GET", "/v1/regions", ReadAgent, everywhere, "List regions", 0, (*API).regions),
@@ -31,8 +36,8 @@ var endpoints = []endpoint{
 	typed("GET", "/v1/agent/state", ReadAgent, everywhere, "What this server has applied: index and digest", 0, (*API).state),
 	typed("GET", "/v1/status/leader", ReadAgent, everywhere, "The leader's RPC address", 0, (*API).leader),
 	typed("GET", "/v1/status/peers", ReadAgent, everywhere, "The voters' RPC addresses", 0, (*API).peers),
-	raw("GET", "/v1/metrics", ReadAgent, everywhere, "Metrics, in Prometheus' text format", 0, (*API).metrics),
-	raw("GET", "/v1/openapi.json", Anyone, everywhere, "This document", 0, (*API).openAPI),
-	raw("GET", "/livez", Anyone, everywhere, "Whether this process answers", 0, (*API).livez),
-	raw("GET", "/readyz", Anyone, everywhere, "Whether this agent can do its work", 0, (*API).readyz),
+	raw("GET", "/v1/metrics", ReadAgent, everywhere, "Metrics, in Prometheus' text format", 0, bytesAs("text/plain"), (*API).metrics),
+	raw("GET", "/v1/openapi.json", Anyone, everywhere, "This document", 0, bytesAs("application/json"), (*API).openAPI),
+	raw("GET", "/livez", Anyone, everywhere, "Whether this process answers", 0, bytesAs("text/plain"), (*API).livez),
+	raw("GET", "/readyz", Anyone, everywhere, "Whether this agent can do its work", 0, bytesAs("text/plain"), (*API).readyz),
 }

@@ -156,12 +156,13 @@ func (a *API) lookup(ctx context.Context, p ReadParams, in RunParams) (*state.Sn
 	return snap, r, headers, nil
 }
 
-type runRead struct {
+// RunRead is a read of a run.
+type RunRead struct {
 	RunParams
 	ReadParams
 }
 
-func (a *API) getRun(ctx context.Context, in *runRead) (*Body[api.Run], error) {
+func (a *API) getRun(ctx context.Context, in *RunRead) (*Body[api.Run], error) {
 	_, r, headers, err := a.lookup(ctx, in.ReadParams, in.RunParams)
 	if err != nil {
 		return nil, err
@@ -169,7 +170,7 @@ func (a *API) getRun(ctx context.Context, in *runRead) (*Body[api.Run], error) {
 	return &Body[api.Run]{headers, api.Run{RunStub: a.stub(r), Job: *r.Job, Image: r.Image, Warnings: r.Manifest.Warnings}}, nil
 }
 
-func (a *API) summary(ctx context.Context, in *runRead) (*Body[sheaf.RunSummary], error) {
+func (a *API) summary(ctx context.Context, in *RunRead) (*Body[sheaf.RunSummary], error) {
 	snap, r, headers, err := a.lookup(ctx, in.ReadParams, in.RunParams)
 	if err != nil {
 		return nil, err
@@ -199,7 +200,7 @@ func errorGroups(r *state.Run, n int) []sheaf.ErrorGroup {
 	return groups
 }
 
-func (a *API) runErrors(ctx context.Context, in *runRead) (*Body[api.ErrorsReply], error) {
+func (a *API) runErrors(ctx context.Context, in *RunRead) (*Body[api.ErrorsReply], error) {
 	_, r, headers, err := a.lookup(ctx, in.ReadParams, in.RunParams)
 	if err != nil {
 		return nil, err

@@ -129,8 +129,8 @@ func (a *API) getPartition(ctx context.Context, in *struct {
 }
 
 // grid answers with one byte a partition: '0' plus the number of its state.
-func (a *API) grid(w http.ResponseWriter, r *http.Request) error {
-	_, run, headers, err := a.lookup(r.Context(), readParams(r), runParams(r))
+func (a *API) grid(w http.ResponseWriter, r *http.Request, in *RunRead) error {
+	_, run, headers, err := a.lookup(r.Context(), in.ReadParams, in.RunParams)
 	if err != nil {
 		return err
 	}

@@ -13,20 +13,12 @@ import (
 )
 
 // preview has a client that can read the inputs split them as a run would.
-func (a *API) preview(w http.ResponseWriter, r *http.Request) error {
-	body, err := io.ReadAll(r.Body)
-	var over *http.MaxBytesError
-	if errors.As(err, &over) {
-		return &sheaf.Error{Class: sheaf.TooLarge, Field: "body", Msg: "the request's body is too large", Limit: fmt.Sprintf("%d bytes", over.Limit)}
-	}
-	if err != nil {
-		return &sheaf.Error{Class: sheaf.Invalid, Field: "body", Msg: "read the request's body", Err: err}
-	}
+func (a *API) preview(w http.ResponseWriter, r *http.Request, in *struct{ RawBody []byte }) error {
 	var req struct {
 		Job   json.RawMessage `json:"job"`
 		Limit int             `json:"limit"`
 	}
-	if err := sheaf.DecodeStrict(body, &req); err != nil {
+	if err := sheaf.DecodeStrict(in.RawBody, &req); err != nil {
 		return err
 	}
 	read, err := a.readJob(req.Job)

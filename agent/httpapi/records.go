@@ -20,18 +20,22 @@ const recordBlock = 10_000
 
 // records streams what the nodes keep of partitions' latest executions, in partition order.
 // Each node is asked once for a block of partitions, and the answers are merged.
-func (a *API) records(w http.ResponseWriter, r *http.Request) error {
-	snap, run, headers, err := a.lookup(r.Context(), readParams(r), runParams(r))
+func (a *API) records(w http.ResponseWriter, r *http.Request, in *struct {
+	RunRead
+	Partitions string `query:"partitions" maxLength:"65536" doc:"only these, as in 3,7-9"`
+	Logs       bool   `query:"logs" doc:"with stdout and stderr"`
+}) error {
+	snap, run, headers, err := a.lookup(r.Context(), in.ReadParams, in.RunParams)
 	if err != nil {
 		return err
 	}
-	of, err := rangesOf(run, r.URL.Query().Get("partitions"))
+	of, err := rangesOf(run, in.Partitions)
 	if err != nil {
 		return err
 	}
 	headers.write(w)
 	out := newLines(w)
-	m := &recordMerge{api: a, request: r, snap: snap, run: run, logs: r.URL.Query().Get("logs") == "true", out: out}
+	m := &recordMerge{api: a, request: r, snap: snap, run: run, logs: in.Logs, out: out}
 	for _, x := range of {
 		for i := x.First; i <= x.Last; i++ {
 			if err := m.add(i); err != nil {

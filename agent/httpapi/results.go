@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,13 +14,20 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
+// ExecutionRead names a partition, whose latest execution is meant.
+type ExecutionRead struct {
+	RunRead
+	Partition string `query:"partition" required:"true" maxLength:"12" doc:"number, from 0"`
+	Attempt   string `query:"attempt" maxLength:"12" doc:"the one that counts unless told"`
+}
+
 // located finds a run and a partition's latest execution: its attempt and its node.
-func (a *API) located(r *http.Request) (*state.Run, sheaf.Partition, wire.NodesClient, error) {
-	snap, run, _, err := a.lookup(r.Context(), readParams(r), runParams(r))
+func (a *API) located(ctx context.Context, in ExecutionRead) (*state.Run, sheaf.Partition, wire.NodesClient, error) {
+	snap, run, _, err := a.lookup(ctx, in.ReadParams, in.RunParams)
 	if err != nil {
 		return nil, sheaf.Partition{}, nil, err
 	}
-	n, err := partitionOf(run, r.URL.Query().Get("partition"))
+	n, err := partitionOf(run, in.Partition)
 	if err != nil {
 		return nil, sheaf.Partition{}, nil, err
 	}
@@ -32,8 +40,8 @@ func (a *API) located(r *http.Request) (*state.Run, sheaf.Partition, wire.NodesC
 }
 
 // results streams the manifest of the merged result from the node that made it.
-func (a *API) results(w http.ResponseWriter, r *http.Request) error {
-	snap, run, headers, err := a.lookup(r.Context(), readParams(r), runParams(r))
+func (a *API) results(w http.ResponseWriter, r *http.Request, in *RunRead) error {
+	snap, run, headers, err := a.lookup(r.Context(), in.ReadParams, in.RunParams)
 	if err != nil {
 		return err
 	}
@@ -83,22 +91,26 @@ func pieces[T any](w http.ResponseWriter, node sheaf.NodeID, recv func() (T, err
 }
 
 // file answers with the bytes of a file, from the offset of a Range header on.
-func (a *API) file(w http.ResponseWriter, r *http.Request) error {
-	run, p, conn, err := a.located(r)
+func (a *API) file(w http.ResponseWriter, r *http.Request, in *struct {
+	ExecutionRead
+	Output string `query:"output" maxLength:"64" doc:"name of the output"`
+	Path   string `query:"path" maxLength:"4096" doc:"within the output"`
+	Range  string `header:"Range" maxLength:"64" doc:"from a byte on, as in bytes=1000-"`
+}) error {
+	run, p, conn, err := a.located(r.Context(), in.ExecutionRead)
 	if err != nil {
 		return err
 	}
-	attempt, err := intParam(r, "attempt")
+	attempt, err := intParam("attempt", in.Attempt)
 	if err != nil {
 		return err
 	}
 	if attempt == 0 {
 		attempt = int64(p.Attempt)
 	}
-	q := r.URL.Query()
-	req := &wire.ReadFileRequest{Run: string(run.ID), Partition: uint32(p.Index), Attempt: uint32(attempt), Output: q.Get("output"), Path: []byte(q.Get("path"))}
+	req := &wire.ReadFileRequest{Run: string(run.ID), Partition: uint32(p.Index), Attempt: uint32(attempt), Output: in.Output, Path: []byte(in.Path)}
 	partial := false
-	if rng := r.Header.Get("Range"); rng != "" {
+	if rng := in.Range; rng != "" {
 		from, ok := strings.CutPrefix(rng, "bytes=")
 		from, ok2 := strings.CutSuffix(from, "-")
 		if req.Offset, err = strconv.ParseUint(from, 10, 63); err != nil || !ok || !ok2 {
@@ -127,23 +139,31 @@ func (a *API) file(w http.ResponseWriter, r *http.Request) error {
 }
 
 // logs answers with a partition's stdout or stderr as it stands, and goes on with it if asked.
-func (a *API) logs(w http.ResponseWriter, r *http.Request) error {
-	run, p, conn, err := a.located(r)
+func (a *API) logs(w http.ResponseWriter, r *http.Request, in *struct {
+	ExecutionRead
+	Stderr bool   `query:"stderr" doc:"instead of stdout"`
+	Follow bool   `query:"follow" doc:"go on until the execution ends"`
+	Offset string `query:"offset" maxLength:"20" doc:"bytes from the start"`
+	Tail   string `query:"tail" maxLength:"20" doc:"the last so many lines"`
+}) error {
+	run, p, conn, err := a.located(r.Context(), in.ExecutionRead)
 	if err != nil {
 		return err
 	}
-	q := r.URL.Query()
-	req := &wire.ReadLogRequest{Run: string(run.ID), Partition: uint32(p.Index), Stderr: q.Get("stderr") == "true", Follow: q.Get("follow") == "true"}
-	for name, set := range map[string]func(int64){
-		"attempt": func(n int64) { req.Attempt = uint32(n) },
-		"offset":  func(n int64) { req.Offset = uint64(n) },
-		"tail":    func(n int64) { req.Tail = n },
+	req := &wire.ReadLogRequest{Run: string(run.ID), Partition: uint32(p.Index), Stderr: in.Stderr, Follow: in.Follow}
+	for _, p := range []struct {
+		name, text string
+		set        func(int64)
+	}{
+		{"attempt", in.Attempt, func(n int64) { req.Attempt = uint32(n) }},
+		{"offset", in.Offset, func(n int64) { req.Offset = uint64(n) }},
+		{"tail", in.Tail, func(n int64) { req.Tail = n }},
 	} {
-		n, err := intParam(r, name)
+		n, err := intParam(p.name, p.text)
 		if err != nil {
 			return err
 		}
-		set(n)
+		p.set(n)
 	}
 	if req.Attempt == 0 {
 		req.Attempt = p.Attempt

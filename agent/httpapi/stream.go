@@ -15,24 +15,14 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-func readParams(r *http.Request) ReadParams {
-	q := r.URL.Query()
-	return ReadParams{Index: q.Get("index"), Wait: q.Get("wait"), Stale: q.Get("stale") == "true"}
-}
-
-func runParams(r *http.Request) RunParams {
-	return RunParams{Job: r.PathValue("job"), Namespace: r.URL.Query().Get("namespace")}
-}
-
 func (h ReadHeaders) write(w http.ResponseWriter) {
 	w.Header().Set(api.HeaderIndex, h.Index)
 	w.Header().Set(api.HeaderKnownLeader, h.KnownLeader)
 	w.Header().Set(api.HeaderLastContact, h.LastContact)
 }
 
-// intParam reads a whole number from 0 of a query; "" is 0.
-func intParam(r *http.Request, name string) (int64, error) {
-	text := r.URL.Query().Get(name)
+// intParam reads a whole number from 0; "" is 0.
+func intParam(name, text string) (int64, error) {
 	if text == "" {
 		return 0, nil
 	}

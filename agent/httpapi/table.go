@@ -2,12 +2,19 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"net/http"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/sheaf-run/agent/internal/acl"
+	"github.com/sheaf-run/agent/sheaf"
 )
 
 // Capability is what a caller must hold to use an endpoint.
@@ -67,7 +74,7 @@ type endpoint struct {
 // typed is an endpoint whose request and reply huma reads and writes.
 func typed[I, O any](method, path string, needs Capability, where scope, summary string, maxBody int64, h func(*API, context.Context, *I) (*O, error)) endpoint {
 	return endpoint{method, path, needs, where, summary, maxBody, func(a *API, e endpoint) {
-		huma.Register(a.huma, e.operation(), func(ctx context.Context, in *I) (*O, error) {
+		huma.Register(a.huma, a.operation(e), func(ctx context.Context, in *I) (*O, error) {
 			ctx, err := a.authorize(ctx, e)
 			if err != nil {
 				return nil, problemOf(err)
@@ -81,31 +88,88 @@ func typed[I, O any](method, path string, needs Capability, where scope, summary
 	}}
 }
 
-// raw is an endpoint that writes a stream itself. It may return an error as
-// long as it has written nothing.
-func raw(method, path string, needs Capability, where scope, summary string, maxBody int64, h func(*API, http.ResponseWriter, *http.Request) error) endpoint {
+// reply says what a raw endpoint writes: its media type, and for NDJSON what a line is.
+type reply struct {
+	kind string
+	item reflect.Type // nil for bytes
+}
+
+// linesOf is NDJSON with a T a line.
+func linesOf[T any]() reply { return reply{"application/x-ndjson", reflect.TypeFor[T]()} }
+
+// bytesAs is bytes of a media type.
+func bytesAs(kind string) reply { return reply{kind: kind} }
+
+// raw is an endpoint that writes its reply itself; its parameters are read and
+// described as a typed one's. It may return an error as long as it has written nothing.
+func raw[I any](method, path string, needs Capability, where scope, summary string, maxBody int64, gives reply, h func(*API, http.ResponseWriter, *http.Request, *I) error) endpoint {
 	return endpoint{method, path, needs, where, summary, maxBody, func(a *API, e endpoint) {
-		op := e.operation()
-		a.huma.OpenAPI().AddOperation(&op)
-		a.mux.HandleFunc(e.method+" "+e.path, func(w http.ResponseWriter, r *http.Request) {
-			r.Body = http.MaxBytesReader(w, r.Body, e.maxBody)
-			ctx, err := a.authorize(r.Context(), e)
-			if err == nil {
-				err = h(a, w, r.WithContext(ctx))
-			}
+		op := a.operation(e)
+		op.Responses = map[string]*huma.Response{"200": {Content: map[string]*huma.MediaType{gives.kind: {Schema: gives.schema(a)}}}}
+		huma.Register(a.huma, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
+			ctx, err := a.authorize(ctx, e)
 			if err != nil {
-				writeProblem(w, a.log, err)
+				return nil, problemOf(err)
 			}
+			return &huma.StreamResponse{Body: func(hc huma.Context) {
+				r, w := humago.Unwrap(hc)
+				// The deadline was for the body, and the reply may take longer. Where there is none to lift, it was none.
+				_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+				if err := h(a, w, r.WithContext(ctx), in); err != nil {
+					writeProblem(w, a.log, err)
+				}
+			}}, nil
 		})
 	}}
 }
 
-func (e endpoint) operation() huma.Operation {
-	return huma.Operation{
+func (g reply) schema(a *API) *huma.Schema {
+	if g.item == nil {
+		return &huma.Schema{Type: huma.TypeString, Format: "binary"}
+	}
+	return a.huma.OpenAPI().Components.Schemas.Schema(g.item, true, g.item.Name())
+}
+
+func (a *API) operation(e endpoint) huma.Operation {
+	op := huma.Operation{
 		OperationID: operationID(e.method, e.path), Method: e.method, Path: e.path, Summary: e.summary,
 		MaxBodyBytes: e.maxBody, BodyReadTimeout: bodyReadTimeout, SkipValidateBody: true,
-		Metadata: map[string]any{"needs": e.needs, "where": e.where.name},
+		Metadata: map[string]any{"needs": e.needs, "where": e.where.name}, Extensions: map[string]any{"x-sheaf-capability": string(e.needs)},
+		Middlewares: huma.Middlewares{a.refuseUnknown},
 	}
+	if e.needs != Anyone {
+		op.Security = []map[string][]string{{"token": {}}, {"bearer": {}}}
+	}
+	return op
+}
+
+// alongside are query parameters that every endpoint takes: a client may send
+// its namespace and region along with whatever it asks.
+var alongside = []string{"namespace", "region", "stale"}
+
+// refuseUnknown refuses query parameters that the endpoint does not have: one that is mistyped
+// would else be passed over, and the whole list deleted instead of a part.
+func (a *API) refuseUnknown(hc huma.Context, next func(huma.Context)) {
+	var known []string
+	for _, p := range hc.Operation().Parameters {
+		if p.In == "query" {
+			known = append(known, p.Name)
+		}
+	}
+	u := hc.URL()
+	for _, name := range slices.Sorted(maps.Keys(u.Query())) {
+		if slices.Contains(known, name) || slices.Contains(alongside, name) {
+			continue
+		}
+		_, w := humago.Unwrap(hc)
+		takes := "none"
+		if len(known) > 0 {
+			takes = strings.Join(known, ", ")
+		}
+		writeProblem(w, a.log, &sheaf.Error{Class: sheaf.Invalid, Field: name, Msg: fmt.Sprintf("%s has no query parameter %q", u.Path, name), Hint: "it takes: " + takes})
+		return
+	}
+	next(hc)
 }
 
 func operationID(method, path string) string {
