@@ -27,6 +27,7 @@ import (
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/client"
 	"github.com/sheaf-run/agent/internal/gossip"
+	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server"
 	"github.com/sheaf-run/agent/sheaf"
@@ -49,6 +50,7 @@ type Agent struct {
 	httpListener net.Listener
 	rpcListener  net.Listener
 	mux          *wire.Mux
+	keys         *pki.Keys // nil in plain text
 	dialer       wire.Dialer
 	pool         *gossip.Pool
 	grpc         *grpc.Server
@@ -76,8 +78,8 @@ func New(conf Config, opts Options) (_ *Agent, err error) {
 			a.closeListeners()
 		}
 	}()
-	if conf.Insecure && !net.ParseIP(conf.Bind).IsLoopback() {
-		a.log.Warn("other machines can use this agent without TLS or a token, as -insecure allows", "bind", conf.Bind)
+	if err := a.secure(); err != nil {
+		return nil, err
 	}
 	if a.httpListener, err = a.listen("http", conf.Ports.HTTP); err != nil {
 		return nil, err
@@ -88,7 +90,7 @@ func New(conf Config, opts Options) (_ *Agent, err error) {
 	if err := a.tryGossipPort(); err != nil {
 		return nil, err
 	}
-	a.mux = wire.NewMux(a.rpcListener)
+	a.mux = a.newMux(a.rpcListener)
 	a.grpc = newGRPC()
 	if err := a.buildParts(); err != nil {
 		return nil, err
@@ -134,7 +136,7 @@ func (a *Agent) advertised(l net.Listener) string {
 // buildParts makes gossip, server, clients and the HTTP API, in this order: each knows the ones before it.
 func (a *Agent) buildParts() error {
 	rpc := a.advertised(a.rpcListener)
-	self := gossip.Member{Name: a.conf.Name, Region: a.conf.Region, Address: rpc, HTTP: a.advertised(a.httpListener), Version: a.opts.Version}
+	self := gossip.Member{Name: a.conf.Name, Region: a.conf.Region, Address: rpc, HTTP: a.advertised(a.httpListener), HTTPS: a.conf.TLS.https(), Version: a.opts.Version}
 	if a.conf.Server.Enabled {
 		id, err := serverID(a.conf)
 		if err != nil {
@@ -142,8 +144,13 @@ func (a *Agent) buildParts() error {
 		}
 		self.Server, self.Expect = id, a.conf.expect()
 	}
+	key, err := a.conf.Gossip.key()
+	if err != nil {
+		return err
+	}
 	pool, err := gossip.New(gossip.Config{
-		Self: self, Bind: net.JoinHostPort(a.conf.Bind, strconv.Itoa(a.conf.Ports.Gossip)), Join: a.conf.Join, Logger: a.log.With("part", "gossip"),
+		Self: self, Bind: net.JoinHostPort(a.conf.Bind, strconv.Itoa(a.conf.Ports.Gossip)), Join: a.conf.Join,
+		Key: key, KeyringFile: below(a.conf.DataDir, filepath.Join("gossip", "keyring.json")), Logger: a.log.With("part", "gossip"),
 	})
 	if err != nil {
 		return err
@@ -179,12 +186,14 @@ func (m measuring) Measured(run sheaf.RunID) (running int, rate float64) {
 func (a *Agent) buildHTTP() *http.Server {
 	conf := httpapi.Config{
 		Gossip: a.pool, Self: a.self, Health: a.health, Parse: parseJob, ReadJob: readJob, Metrics: a.registry,
-		Logger: a.log.With("part", "http"),
+		Logger: a.log.With("part", "http"), LeaderTLS: a.dialer.ServerTLS(), HTTPS: a.conf.TLS.https(),
 	}
 	if a.server != nil {
 		conf.Server = a.server
 	}
-	return httpapi.New(conf).HTTPServer()
+	s := httpapi.New(conf).HTTPServer()
+	s.TLSConfig = a.secureHTTP()
+	return s
 }
 
 // below is a folder of the data directory; "" where there is none.
@@ -196,7 +205,13 @@ func below(dataDir, name string) string {
 }
 
 // HTTPAddress is where the API is served, as a URL.
-func (a *Agent) HTTPAddress() string { return "http://" + a.advertised(a.httpListener) }
+func (a *Agent) HTTPAddress() string {
+	scheme := "http://"
+	if a.conf.TLS.https() {
+		scheme = "https://"
+	}
+	return scheme + a.advertised(a.httpListener)
+}
 
 // Ready is closed once jobs can be submitted and, where this agent is a client, run.
 func (a *Agent) Ready() <-chan struct{} { return a.ready }
@@ -257,6 +272,7 @@ func (a *Agent) runListeners(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.mux.Run(ctx) })
 	g.Go(func() error { return a.pool.Run(ctx) })
+	g.Go(func() error { return a.keepKeys(ctx) })
 	g.Go(func() error { return serveGRPC(ctx, a.grpc, a.mux.GRPC()) })
 	for _, s := range a.extra {
 		g.Go(func() error { return serveGRPC(ctx, s.grpc, s.listener) })
@@ -296,7 +312,11 @@ func (a *Agent) runHTTP(ctx context.Context) error {
 			_ = a.http.Close()
 		}
 	}()
-	if err := a.http.Serve(a.httpListener); !errors.Is(err, http.ErrServerClosed) {
+	serve := a.http.Serve
+	if a.http.TLSConfig != nil {
+		serve = func(l net.Listener) error { return a.http.ServeTLS(l, "", "") }
+	}
+	if err := serve(a.httpListener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP: %w", err)
 	}
 	<-stopped

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +39,9 @@ type Config struct {
 	Join   []string      `hcl:"join,optional"` // gossip addresses of other agents
 	Server *ServerConfig `hcl:"server,block"`
 	Client *ClientConfig `hcl:"client,block"`
+	TLS    *TLSConfig    `hcl:"tls,block"`
+	Gossip *GossipConfig `hcl:"gossip,block"`
+	ACL    *ACLConfig    `hcl:"acl,block"`
 }
 
 // Ports are the ports of an agent. In a file a missing one is the default; 0 in code picks any.
@@ -90,6 +92,11 @@ type ClientConfig struct {
 	Reserve    *ResourcesConfig  `hcl:"reserve,block"`   // kept back for the rest of the machine
 	Slots      int               `hcl:"slots,optional"`  // fixed number of executions at once, for benchmarks
 	Containerd *ContainerdConfig `hcl:"containerd,block"`
+}
+
+// ACLConfig is about who may use the API.
+type ACLConfig struct {
+	Enabled bool `hcl:"enabled,optional"`
 }
 
 // FileRoot is a directory that jobs may read.
@@ -189,6 +196,15 @@ func (c Config) over(o Config) Config {
 	if o.Server != nil {
 		c.Server = o.Server
 	}
+	if o.TLS != nil {
+		c.TLS = o.TLS
+	}
+	if o.ACL != nil {
+		c.ACL = o.ACL
+	}
+	if o.Gossip != nil {
+		c.Gossip = o.Gossip
+	}
 	if o.Client != nil {
 		if c.Client != nil {
 			o.Client.FileRoots = append(c.Client.FileRoots, o.Client.FileRoots...)
@@ -254,16 +270,13 @@ func (c Config) check() error {
 			return &sheaf.Error{Class: sheaf.Invalid, Field: "client.file_root", Msg: fmt.Sprintf("file_root %q is not absolute", r.Path), Hint: "write the whole path, from /"}
 		}
 	}
-	for _, a := range []string{c.Bind, c.Advertise} {
-		ip := net.ParseIP(a)
-		if ip == nil {
-			return &sheaf.Error{Class: sheaf.Invalid, Field: "bind", Msg: fmt.Sprintf("%q is no IP address", a), Hint: "write it as in 127.0.0.1 or 10.0.0.5"}
-		}
-		if !ip.IsLoopback() && !c.Insecure {
-			return &sheaf.Error{Class: sheaf.Denied, Field: "bind", Msg: fmt.Sprintf("%s is reachable by others, and this version has neither TLS nor ACLs", a), Hint: "bind a loopback address, or give -insecure on a network you trust"}
-		}
+	if err := c.TLS.check(); err != nil {
+		return err
 	}
-	return nil
+	if _, err := c.Gossip.key(); err != nil {
+		return err
+	}
+	return c.checkExposure()
 }
 
 func (r *ResourcesConfig) resources(field string) (sheaf.Resources, error) {

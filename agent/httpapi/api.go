@@ -8,6 +8,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -44,6 +45,10 @@ type Config struct {
 	Logger  *slog.Logger
 	// ACL makes callers show tokens. Without it everyone may do everything.
 	ACL bool
+	// LeaderTLS is how other agents' HTTPS is reached; nil without keys. HTTPS says that this agent
+	// serves it, and that requests are passed on in no other way.
+	LeaderTLS *tls.Config
+	HTTPS     bool
 	// Hosts are names, beside loopback ones, under which the API may be addressed.
 	Hosts []string
 }
@@ -54,12 +59,14 @@ type API struct {
 	mux  *http.ServeMux
 	huma huma.API
 	log  *slog.Logger
+
+	toLeader *http.Transport
 }
 
 // New builds the API; Handler serves it.
 func New(conf Config) *API {
 	huma.NewError = humaProblem
-	a := &API{Config: conf, mux: http.NewServeMux(), log: conf.Logger}
+	a := &API{Config: conf, mux: http.NewServeMux(), log: conf.Logger, toLeader: newToLeader(conf.LeaderTLS)}
 	hc := huma.DefaultConfig("Sheaf", "v1")
 	hc.DocsPath, hc.OpenAPIPath, hc.SchemasPath = "", "", ""
 	hc.CreateHooks, hc.Transformers = nil, nil

@@ -1,12 +1,16 @@
 package httpapi
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"time"
 
+	"github.com/sheaf-run/agent/internal/gossip"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -37,7 +41,7 @@ func (a *API) forward(next http.Handler) http.Handler {
 			return
 		}
 		proxy := &httputil.ReverseProxy{
-			FlushInterval: -1,
+			Transport: a.toLeader, FlushInterval: -1,
 			Rewrite: func(p *httputil.ProxyRequest) {
 				p.SetURL(target)
 				p.Out.Header.Set(forwardedBy, a.Self().Name)
@@ -49,6 +53,33 @@ func (a *API) forward(next http.Handler) http.Handler {
 		}
 		proxy.ServeHTTP(w, r)
 	})
+}
+
+const (
+	// leaderDialed bounds the connecting to the leader's HTTP port.
+	leaderDialed = 5 * time.Second
+	// leaderConns is how many idle connections to servers are kept.
+	leaderConns = 64
+)
+
+func newToLeader(secured *tls.Config) *http.Transport {
+	return &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: leaderDialed}).DialContext,
+		TLSClientConfig: secured, TLSHandshakeTimeout: leaderDialed,
+		MaxIdleConns: leaderConns, MaxIdleConnsPerHost: leaderConns, IdleConnTimeout: idleTimeout, DisableCompression: true,
+	}
+}
+
+// urlOf is a server's HTTP address. Gossip is a hint: an agent that serves HTTPS itself does not
+// let it talk it into sending tokens in plain text.
+func (a *API) urlOf(m gossip.Member) (*url.URL, error) {
+	switch {
+	case (m.HTTPS || a.HTTPS) && a.LeaderTLS == nil:
+		return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("server %s speaks HTTPS, and this agent has no certificate", m.Name), Hint: "give it a tls block"}
+	case m.HTTPS || a.HTTPS:
+		return &url.URL{Scheme: "https", Host: m.HTTP}, nil
+	}
+	return &url.URL{Scheme: "http", Host: m.HTTP}, nil
 }
 
 func (a *API) leads() bool {
@@ -68,7 +99,7 @@ func (a *API) leaderHTTP() (*url.URL, error) {
 	}
 	for _, m := range a.Gossip.Servers() {
 		if m.HTTP != "" && (leader == "" || m.Address == leader) {
-			return &url.URL{Scheme: "http", Host: m.HTTP}, nil
+			return a.urlOf(m)
 		}
 	}
 	return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("no server is known (leader %q)", leader), Hint: "check `join` in the configuration"}

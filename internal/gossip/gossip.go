@@ -36,12 +36,14 @@ const (
 
 // Config is what a pool needs to know of its agent.
 type Config struct {
-	Self      Member       // Name and Region are needed
-	Bind      string       // host:port; port 0 takes any
-	Advertise string       // host:port others are told; empty is the bound address
-	Join      []string     // addresses of members; empty founds a pool
-	Key       []byte       // 16, 24 or 32 bytes; empty is no encryption
-	Logger    *slog.Logger // needed
+	Self      Member   // Name and Region are needed
+	Bind      string   // host:port; port 0 takes any
+	Advertise string   // host:port others are told; empty is the bound address
+	Join      []string // addresses of members; empty founds a pool
+	Key       []byte   // 16, 24 or 32 bytes; empty is no encryption
+	// KeyringFile keeps the keys of a rotation, and goes before Key once it is there; empty keeps none.
+	KeyringFile string
+	Logger      *slog.Logger // needed
 }
 
 // Pool is the membership of one agent. Its methods may be called
@@ -50,6 +52,9 @@ type Pool struct {
 	conf *memberlist.Config
 	join []string
 	log  *slog.Logger
+
+	keyringFile string
+	keyring     sync.Mutex // held while keys are read or changed
 
 	ready chan struct{} // closed once the listeners stand
 
@@ -91,14 +96,11 @@ func New(c Config) (*Pool, error) {
 	if len(conf.Label) > memberlist.LabelMaxSize {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "region", Msg: fmt.Sprintf("region name %q is too long", c.Self.Region)}
 	}
-	if len(c.Key) > 0 {
-		if err := memberlist.ValidateKey(c.Key); err != nil {
-			return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "gossip.key", Msg: fmt.Sprintf("the gossip key is %d bytes long", len(c.Key)), Limit: "16, 24 or 32 bytes", Hint: "make one with agent gossip keygen"}
-		}
-		conf.SecretKey = c.Key
+	if conf.Keyring, err = loadKeys(c); err != nil {
+		return nil, err
 	}
 	p := &Pool{
-		conf: conf, join: c.Join, log: c.Logger, self: c.Self,
+		conf: conf, join: c.Join, log: c.Logger, self: c.Self, keyringFile: c.KeyringFile,
 		ready: make(chan struct{}), members: map[string]Member{},
 		changed: make(chan struct{}), dirty: make(chan struct{}, 1),
 	}
@@ -150,7 +152,7 @@ func (p *Pool) keepJoining(ctx context.Context, list *memberlist.Memberlist) err
 			return nil
 		}
 		next := pause.NextBackOff()
-		p.log.Warn("could not join the gossip pool; are the addresses, the region and the gossip key the same there?", "join", p.join, "retry", next, "error", err)
+		p.log.Warn("could not join the gossip pool: "+whyNotJoined(err)+"; compare addresses, region and gossip key", "join", p.join, "retry", next, "error", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -22,6 +22,7 @@ type Member struct {
 	Region  string       `json:"r"`
 	Address string       `json:"a"`           // host:port of its RPC listener
 	HTTP    string       `json:"h,omitempty"` // host:port of its HTTP listener
+	HTTPS   bool         `json:"t,omitempty"` // HTTP is served over TLS
 	Server  string       `json:"s,omitempty"` // its ID among the servers; empty where it is none
 	Node    sheaf.NodeID `json:"n,omitempty"` // its ID among the clients; empty where it is none
 	Expect  int          `json:"e,omitempty"` // of a server: how many servers found a cluster together

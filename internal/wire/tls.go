@@ -45,6 +45,33 @@ func acceptTLS(keys *pki.Keys) *tls.Config {
 	}
 }
 
+// AcceptHTTPS is how the HTTP port receives others. Who they are is a matter of tokens; with
+// verified they must also show a certificate of the region, whatever its role.
+func AcceptHTTPS(keys *pki.Keys, verified bool) *tls.Config {
+	conf := &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		SessionTicketsDisabled: true,
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return keys.Certificate(), nil },
+	}
+	if verified {
+		conf.ClientAuth = tls.RequireAnyClientCert
+		conf.VerifyConnection = func(s tls.ConnectionState) error { return sameRegion(keys, s) }
+	}
+	return conf
+}
+
+// sameRegion wants a certificate of an agent or a person of this region.
+func sameRegion(keys *pki.Keys, s tls.ConnectionState) error {
+	id, err := keys.Verify(s.PeerCertificates, x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return err
+	}
+	if region := keys.Identity().Region; id.Region != region {
+		return fmt.Errorf("%s is not of region %s", id, region)
+	}
+	return nil
+}
+
 // dialTLS is how an agent reaches another: whom it finds must satisfy want. The
 // address says nothing about who is there, so that names of hosts play no part.
 func dialTLS(keys *pki.Keys, want func(pki.Identity) error) *tls.Config {
