@@ -6,6 +6,7 @@ type Task struct {
 	Driver      string            `json:"driver"`
 	Config      map[string]any    `json:"config,omitempty"` // by the driver's ConfigSchema: string, []any of string, map of string, float64, bool
 	Env         map[string]string `json:"env,omitempty"`
+	Secrets     []TaskSecret      `json:"secrets,omitempty"`
 	Timeout     Duration          `json:"timeout,omitempty"` // of one try; 0 is none
 	KillSignal  string            `json:"kill_signal,omitempty"`
 	KillTimeout Duration          `json:"kill_timeout"`

@@ -128,15 +128,18 @@ func (x *FingerprintResponse) GetAttributes() map[string]string {
 }
 
 type PrepareRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
-	ConfigJson    []byte                 `protobuf:"bytes,2,opt,name=config_json,json=configJson,proto3" json:"config_json,omitempty"`       // the task's config, run-time references still in it
-	StateDir      string                 `protobuf:"bytes,3,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`             // where the driver may keep things (compile cache)
-	PinnedDigest  string                 `protobuf:"bytes,4,opt,name=pinned_digest,json=pinnedDigest,proto3" json:"pinned_digest,omitempty"` // when set, the image or module must be this one
-	MemoryBytes   int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	Network       string                 `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Run          string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	ConfigJson   []byte                 `protobuf:"bytes,2,opt,name=config_json,json=configJson,proto3" json:"config_json,omitempty"`       // the task's config, run-time references still in it
+	StateDir     string                 `protobuf:"bytes,3,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`             // where the driver may keep things (compile cache)
+	PinnedDigest string                 `protobuf:"bytes,4,opt,name=pinned_digest,json=pinnedDigest,proto3" json:"pinned_digest,omitempty"` // when set, the image or module must be this one
+	MemoryBytes  int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	Network      string                 `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
+	// Credentials of the registry that the image comes from, as a person keeps
+	// them: "user:password", or the JSON of a docker config. Empty without any. To be held in memory only.
+	RegistryCredentials []byte `protobuf:"bytes,7,opt,name=registry_credentials,json=registryCredentials,proto3" json:"registry_credentials,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *PrepareRequest) Reset() {
@@ -209,6 +212,13 @@ func (x *PrepareRequest) GetNetwork() string {
 		return x.Network
 	}
 	return ""
+}
+
+func (x *PrepareRequest) GetRegistryCredentials() []byte {
+	if x != nil {
+		return x.RegistryCredentials
+	}
+	return nil
 }
 
 type PrepareResponse struct {
@@ -1407,7 +1417,7 @@ const file_driver_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x01\n" +
 	"\x0ePrepareRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1f\n" +
 	"\vconfig_json\x18\x02 \x01(\fR\n" +
@@ -1415,7 +1425,8 @@ const file_driver_proto_rawDesc = "" +
 	"\tstate_dir\x18\x03 \x01(\tR\bstateDir\x12#\n" +
 	"\rpinned_digest\x18\x04 \x01(\tR\fpinnedDigest\x12!\n" +
 	"\fmemory_bytes\x18\x05 \x01(\x03R\vmemoryBytes\x12\x18\n" +
-	"\anetwork\x18\x06 \x01(\tR\anetwork\"A\n" +
+	"\anetwork\x18\x06 \x01(\tR\anetwork\x121\n" +
+	"\x14registry_credentials\x18\a \x01(\fR\x13registryCredentials\"A\n" +
 	"\x0fPrepareResponse\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\"(\n" +

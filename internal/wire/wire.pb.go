@@ -2366,6 +2366,173 @@ func (x *SealResultResponse) GetVerdict() Verdict {
 	return Verdict_VERDICT_UNKNOWN
 }
 
+// ReadSecretsRequest asks for the secrets that a run's task uses. Only a node that has
+// executions of the run is answered.
+type ReadSecretsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Session       uint64                 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadSecretsRequest) Reset() {
+	*x = ReadSecretsRequest{}
+	mi := &file_wire_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadSecretsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadSecretsRequest) ProtoMessage() {}
+
+func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadSecretsRequest.ProtoReflect.Descriptor instead.
+func (*ReadSecretsRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReadSecretsRequest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *ReadSecretsRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ReadSecretsRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+type ReadSecretsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secrets       []*SecretValue         `protobuf:"bytes,1,rep,name=secrets,proto3" json:"secrets,omitempty"` // each name once
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadSecretsResponse) Reset() {
+	*x = ReadSecretsResponse{}
+	mi := &file_wire_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadSecretsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadSecretsResponse) ProtoMessage() {}
+
+func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadSecretsResponse.ProtoReflect.Descriptor instead.
+func (*ReadSecretsResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ReadSecretsResponse) GetSecrets() []*SecretValue {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+// SecretValue is a secret in the clear. It is held in memory only, and never logged.
+type SecretValue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Value         []byte                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretValue) Reset() {
+	*x = SecretValue{}
+	mi := &file_wire_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretValue) ProtoMessage() {}
+
+func (x *SecretValue) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
+func (*SecretValue) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SecretValue) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretValue) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SecretValue) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
 type PreviewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobJson       []byte                 `protobuf:"bytes,1,opt,name=job_json,json=jobJson,proto3" json:"job_json,omitempty"`
@@ -2376,7 +2543,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2555,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2568,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PreviewRequest) GetJobJson() []byte {
@@ -2432,7 +2599,7 @@ type PreviewReply struct {
 
 func (x *PreviewReply) Reset() {
 	*x = PreviewReply{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +2611,7 @@ func (x *PreviewReply) String() string {
 func (*PreviewReply) ProtoMessage() {}
 
 func (x *PreviewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +2624,7 @@ func (x *PreviewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewReply.ProtoReflect.Descriptor instead.
 func (*PreviewReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PreviewReply) GetBody() isPreviewReply_Body {
@@ -2516,7 +2683,7 @@ type PreviewTotal struct {
 
 func (x *PreviewTotal) Reset() {
 	*x = PreviewTotal{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +2695,7 @@ func (x *PreviewTotal) String() string {
 func (*PreviewTotal) ProtoMessage() {}
 
 func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +2708,7 @@ func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewTotal.ProtoReflect.Descriptor instead.
 func (*PreviewTotal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PreviewTotal) GetPartitions() uint32 {
@@ -2608,7 +2775,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2787,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2800,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadLogRequest) GetRun() string {
@@ -2698,7 +2865,7 @@ type LogPiece struct {
 
 func (x *LogPiece) Reset() {
 	*x = LogPiece{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2877,7 @@ func (x *LogPiece) String() string {
 func (*LogPiece) ProtoMessage() {}
 
 func (x *LogPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2890,7 @@ func (x *LogPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPiece.ProtoReflect.Descriptor instead.
 func (*LogPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LogPiece) GetOffset() uint64 {
@@ -2769,7 +2936,7 @@ type ReadRecordsRequest struct {
 
 func (x *ReadRecordsRequest) Reset() {
 	*x = ReadRecordsRequest{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +2948,7 @@ func (x *ReadRecordsRequest) String() string {
 func (*ReadRecordsRequest) ProtoMessage() {}
 
 func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +2961,7 @@ func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadRecordsRequest) GetRun() string {
@@ -2848,7 +3015,7 @@ type ReadRecordsReply struct {
 
 func (x *ReadRecordsReply) Reset() {
 	*x = ReadRecordsReply{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +3027,7 @@ func (x *ReadRecordsReply) String() string {
 func (*ReadRecordsReply) ProtoMessage() {}
 
 func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +3040,7 @@ func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsReply.ProtoReflect.Descriptor instead.
 func (*ReadRecordsReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadRecordsReply) GetPartition() uint32 {
@@ -2940,7 +3107,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3119,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3132,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReadFileRequest) GetRun() string {
@@ -3026,7 +3193,7 @@ type FilePiece struct {
 
 func (x *FilePiece) Reset() {
 	*x = FilePiece{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3205,7 @@ func (x *FilePiece) String() string {
 func (*FilePiece) ProtoMessage() {}
 
 func (x *FilePiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3218,7 @@ func (x *FilePiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilePiece.ProtoReflect.Descriptor instead.
 func (*FilePiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FilePiece) GetData() []byte {
@@ -3071,7 +3238,7 @@ type ReadResultRequest struct {
 
 func (x *ReadResultRequest) Reset() {
 	*x = ReadResultRequest{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3250,7 @@ func (x *ReadResultRequest) String() string {
 func (*ReadResultRequest) ProtoMessage() {}
 
 func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3263,7 @@ func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResultRequest.ProtoReflect.Descriptor instead.
 func (*ReadResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReadResultRequest) GetRun() string {
@@ -3123,7 +3290,7 @@ type ResultPiece struct {
 
 func (x *ResultPiece) Reset() {
 	*x = ResultPiece{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3302,7 @@ func (x *ResultPiece) String() string {
 func (*ResultPiece) ProtoMessage() {}
 
 func (x *ResultPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3315,7 @@ func (x *ResultPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultPiece.ProtoReflect.Descriptor instead.
 func (*ResultPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ResultPiece) GetData() []byte {
@@ -3171,7 +3338,7 @@ type KeyringRequest struct {
 
 func (x *KeyringRequest) Reset() {
 	*x = KeyringRequest{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3183,7 +3350,7 @@ func (x *KeyringRequest) String() string {
 func (*KeyringRequest) ProtoMessage() {}
 
 func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3196,7 +3363,7 @@ func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringRequest.ProtoReflect.Descriptor instead.
 func (*KeyringRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *KeyringRequest) GetOperation() string {
@@ -3231,7 +3398,7 @@ type KeyringResponse struct {
 
 func (x *KeyringResponse) Reset() {
 	*x = KeyringResponse{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3410,7 @@ func (x *KeyringResponse) String() string {
 func (*KeyringResponse) ProtoMessage() {}
 
 func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3423,7 @@ func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringResponse.ProtoReflect.Descriptor instead.
 func (*KeyringResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *KeyringResponse) GetIds() []string {
@@ -3470,7 +3637,17 @@ const file_wire_proto_rawDesc = "" +
 	"\x04node\x18\a \x01(\tR\x04node\x12\x18\n" +
 	"\asession\x18\b \x01(\x04R\asession\"F\n" +
 	"\x12SealResultResponse\x120\n" +
-	"\averdict\x18\x01 \x01(\x0e2\x16.sheaf.wire.v1.VerdictR\averdict\"A\n" +
+	"\averdict\x18\x01 \x01(\x0e2\x16.sheaf.wire.v1.VerdictR\averdict\"T\n" +
+	"\x12ReadSecretsRequest\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
+	"\asession\x18\x03 \x01(\x04R\asession\"K\n" +
+	"\x13ReadSecretsResponse\x124\n" +
+	"\asecrets\x18\x01 \x03(\v2\x1a.sheaf.wire.v1.SecretValueR\asecrets\"Q\n" +
+	"\vSecretValue\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\"A\n" +
 	"\x0ePreviewRequest\x12\x19\n" +
 	"\bjob_json\x18\x01 \x01(\fR\ajobJson\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"t\n" +
@@ -3550,7 +3727,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x0eVERDICT_RESEND\x10\x03\x12\x16\n" +
 	"\x12VERDICT_SUPERSEDED\x10\x04\x12\x15\n" +
 	"\x11VERDICT_CANCELLED\x10\x05\x12\x14\n" +
-	"\x10VERDICT_RECORDED\x10\x062\xe8\x03\n" +
+	"\x10VERDICT_RECORDED\x10\x062\xbe\x04\n" +
 	"\aServers\x12K\n" +
 	"\bRegister\x12\x1e.sheaf.wire.v1.RegisterRequest\x1a\x1f.sheaf.wire.v1.RegisterResponse\x12C\n" +
 	"\aSession\x12\x19.sheaf.wire.v1.FromClient\x1a\x19.sheaf.wire.v1.FromServer(\x010\x01\x12X\n" +
@@ -3558,7 +3735,8 @@ const file_wire_proto_rawDesc = "" +
 	"\fReadManifest\x12\".sheaf.wire.v1.ReadManifestRequest\x1a\x1c.sheaf.wire.v1.ManifestChunk0\x01\x12J\n" +
 	"\vReadOutputs\x12!.sheaf.wire.v1.ReadOutputsRequest\x1a\x16.sheaf.wire.v1.Outputs0\x01\x12Q\n" +
 	"\n" +
-	"SealResult\x12 .sheaf.wire.v1.SealResultRequest\x1a!.sheaf.wire.v1.SealResultResponse2\x80\x03\n" +
+	"SealResult\x12 .sheaf.wire.v1.SealResultRequest\x1a!.sheaf.wire.v1.SealResultResponse\x12T\n" +
+	"\vReadSecrets\x12!.sheaf.wire.v1.ReadSecretsRequest\x1a\".sheaf.wire.v1.ReadSecretsResponse2\x80\x03\n" +
 	"\x05Nodes\x12G\n" +
 	"\aPreview\x12\x1d.sheaf.wire.v1.PreviewRequest\x1a\x1b.sheaf.wire.v1.PreviewReply0\x01\x12C\n" +
 	"\aReadLog\x12\x1d.sheaf.wire.v1.ReadLogRequest\x1a\x17.sheaf.wire.v1.LogPiece0\x01\x12S\n" +
@@ -3582,7 +3760,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_wire_proto_goTypes = []any{
 	(Kind)(0),                   // 0: sheaf.wire.v1.Kind
 	(Verdict)(0),                // 1: sheaf.wire.v1.Verdict
@@ -3613,19 +3791,22 @@ var file_wire_proto_goTypes = []any{
 	(*Outputs)(nil),             // 26: sheaf.wire.v1.Outputs
 	(*SealResultRequest)(nil),   // 27: sheaf.wire.v1.SealResultRequest
 	(*SealResultResponse)(nil),  // 28: sheaf.wire.v1.SealResultResponse
-	(*PreviewRequest)(nil),      // 29: sheaf.wire.v1.PreviewRequest
-	(*PreviewReply)(nil),        // 30: sheaf.wire.v1.PreviewReply
-	(*PreviewTotal)(nil),        // 31: sheaf.wire.v1.PreviewTotal
-	(*ReadLogRequest)(nil),      // 32: sheaf.wire.v1.ReadLogRequest
-	(*LogPiece)(nil),            // 33: sheaf.wire.v1.LogPiece
-	(*ReadRecordsRequest)(nil),  // 34: sheaf.wire.v1.ReadRecordsRequest
-	(*ReadRecordsReply)(nil),    // 35: sheaf.wire.v1.ReadRecordsReply
-	(*ReadFileRequest)(nil),     // 36: sheaf.wire.v1.ReadFileRequest
-	(*FilePiece)(nil),           // 37: sheaf.wire.v1.FilePiece
-	(*ReadResultRequest)(nil),   // 38: sheaf.wire.v1.ReadResultRequest
-	(*ResultPiece)(nil),         // 39: sheaf.wire.v1.ResultPiece
-	(*KeyringRequest)(nil),      // 40: sheaf.wire.v1.KeyringRequest
-	(*KeyringResponse)(nil),     // 41: sheaf.wire.v1.KeyringResponse
+	(*ReadSecretsRequest)(nil),  // 29: sheaf.wire.v1.ReadSecretsRequest
+	(*ReadSecretsResponse)(nil), // 30: sheaf.wire.v1.ReadSecretsResponse
+	(*SecretValue)(nil),         // 31: sheaf.wire.v1.SecretValue
+	(*PreviewRequest)(nil),      // 32: sheaf.wire.v1.PreviewRequest
+	(*PreviewReply)(nil),        // 33: sheaf.wire.v1.PreviewReply
+	(*PreviewTotal)(nil),        // 34: sheaf.wire.v1.PreviewTotal
+	(*ReadLogRequest)(nil),      // 35: sheaf.wire.v1.ReadLogRequest
+	(*LogPiece)(nil),            // 36: sheaf.wire.v1.LogPiece
+	(*ReadRecordsRequest)(nil),  // 37: sheaf.wire.v1.ReadRecordsRequest
+	(*ReadRecordsReply)(nil),    // 38: sheaf.wire.v1.ReadRecordsReply
+	(*ReadFileRequest)(nil),     // 39: sheaf.wire.v1.ReadFileRequest
+	(*FilePiece)(nil),           // 40: sheaf.wire.v1.FilePiece
+	(*ReadResultRequest)(nil),   // 41: sheaf.wire.v1.ReadResultRequest
+	(*ResultPiece)(nil),         // 42: sheaf.wire.v1.ResultPiece
+	(*KeyringRequest)(nil),      // 43: sheaf.wire.v1.KeyringRequest
+	(*KeyringResponse)(nil),     // 44: sheaf.wire.v1.KeyringResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	0,  // 0: sheaf.wire.v1.Executions.kind:type_name -> sheaf.wire.v1.Kind
@@ -3656,36 +3837,39 @@ var file_wire_proto_depIdxs = []int32{
 	20, // 25: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
 	21, // 26: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
 	1,  // 27: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
-	31, // 28: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
-	6,  // 29: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
-	8,  // 30: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
-	22, // 31: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
-	24, // 32: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
-	25, // 33: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
-	27, // 34: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
-	29, // 35: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
-	32, // 36: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
-	34, // 37: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
-	36, // 38: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
-	38, // 39: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
-	40, // 40: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
-	7,  // 41: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
-	14, // 42: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
-	23, // 43: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
-	20, // 44: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
-	26, // 45: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
-	28, // 46: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
-	30, // 47: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
-	33, // 48: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
-	35, // 49: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
-	37, // 50: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
-	39, // 51: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
-	41, // 52: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
-	41, // [41:53] is the sub-list for method output_type
-	29, // [29:41] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	31, // 28: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
+	34, // 29: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
+	6,  // 30: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
+	8,  // 31: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
+	22, // 32: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
+	24, // 33: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
+	25, // 34: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
+	27, // 35: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
+	29, // 36: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
+	32, // 37: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
+	35, // 38: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
+	37, // 39: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
+	39, // 40: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
+	41, // 41: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
+	43, // 42: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
+	7,  // 43: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
+	14, // 44: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
+	23, // 45: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
+	20, // 46: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
+	26, // 47: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
+	28, // 48: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
+	30, // 49: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
+	33, // 50: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
+	36, // 51: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
+	38, // 52: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
+	40, // 53: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
+	42, // 54: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
+	44, // 55: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
+	43, // [43:56] is the sub-list for method output_type
+	30, // [30:43] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -3715,7 +3899,7 @@ func file_wire_proto_init() {
 		(*PutManifestRequest_Chunk)(nil),
 		(*PutManifestRequest_Seal)(nil),
 	}
-	file_wire_proto_msgTypes[28].OneofWrappers = []any{
+	file_wire_proto_msgTypes[31].OneofWrappers = []any{
 		(*PreviewReply_PartitionJson)(nil),
 		(*PreviewReply_Total)(nil),
 	}
@@ -3725,7 +3909,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -29,6 +29,7 @@ const (
 	Servers_ReadManifest_FullMethodName = "/sheaf.wire.v1.Servers/ReadManifest"
 	Servers_ReadOutputs_FullMethodName  = "/sheaf.wire.v1.Servers/ReadOutputs"
 	Servers_SealResult_FullMethodName   = "/sheaf.wire.v1.Servers/SealResult"
+	Servers_ReadSecrets_FullMethodName  = "/sheaf.wire.v1.Servers/ReadSecrets"
 )
 
 // ServersClient is the client API for Servers service.
@@ -44,6 +45,7 @@ type ServersClient interface {
 	ReadManifest(ctx context.Context, in *ReadManifestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ManifestChunk], error)
 	ReadOutputs(ctx context.Context, in *ReadOutputsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Outputs], error)
 	SealResult(ctx context.Context, in *SealResultRequest, opts ...grpc.CallOption) (*SealResultResponse, error)
+	ReadSecrets(ctx context.Context, in *ReadSecretsRequest, opts ...grpc.CallOption) (*ReadSecretsResponse, error)
 }
 
 type serversClient struct {
@@ -138,6 +140,16 @@ func (c *serversClient) SealResult(ctx context.Context, in *SealResultRequest, o
 	return out, nil
 }
 
+func (c *serversClient) ReadSecrets(ctx context.Context, in *ReadSecretsRequest, opts ...grpc.CallOption) (*ReadSecretsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadSecretsResponse)
+	err := c.cc.Invoke(ctx, Servers_ReadSecrets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ServersServer is the server API for Servers service.
 // All implementations must embed UnimplementedServersServer
 // for forward compatibility.
@@ -151,6 +163,7 @@ type ServersServer interface {
 	ReadManifest(*ReadManifestRequest, grpc.ServerStreamingServer[ManifestChunk]) error
 	ReadOutputs(*ReadOutputsRequest, grpc.ServerStreamingServer[Outputs]) error
 	SealResult(context.Context, *SealResultRequest) (*SealResultResponse, error)
+	ReadSecrets(context.Context, *ReadSecretsRequest) (*ReadSecretsResponse, error)
 	mustEmbedUnimplementedServersServer()
 }
 
@@ -178,6 +191,9 @@ func (UnimplementedServersServer) ReadOutputs(*ReadOutputsRequest, grpc.ServerSt
 }
 func (UnimplementedServersServer) SealResult(context.Context, *SealResultRequest) (*SealResultResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SealResult not implemented")
+}
+func (UnimplementedServersServer) ReadSecrets(context.Context, *ReadSecretsRequest) (*ReadSecretsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadSecrets not implemented")
 }
 func (UnimplementedServersServer) mustEmbedUnimplementedServersServer() {}
 func (UnimplementedServersServer) testEmbeddedByValue()                 {}
@@ -272,6 +288,24 @@ func _Servers_SealResult_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Servers_ReadSecrets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadSecretsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ServersServer).ReadSecrets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Servers_ReadSecrets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ServersServer).ReadSecrets(ctx, req.(*ReadSecretsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Servers_ServiceDesc is the grpc.ServiceDesc for Servers service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -286,6 +320,10 @@ var Servers_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SealResult",
 			Handler:    _Servers_SealResult_Handler,
+		},
+		{
+			MethodName: "ReadSecrets",
+			Handler:    _Servers_ReadSecrets_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

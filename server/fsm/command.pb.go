@@ -75,6 +75,58 @@ func (RetryRun_Which) EnumDescriptor() ([]byte, []int) {
 	return file_command_proto_rawDescGZIP(), []int{13, 0}
 }
 
+type WriteSecret_What int32
+
+const (
+	WriteSecret_WHAT_PUT    WriteSecret_What = 0 // a value, with its grants
+	WriteSecret_WHAT_GRANT  WriteSecret_What = 1 // other grants for the value that is there
+	WriteSecret_WHAT_RESEAL WriteSecret_What = 2 // the same value sealed with another key
+	WriteSecret_WHAT_DELETE WriteSecret_What = 3
+)
+
+// Enum value maps for WriteSecret_What.
+var (
+	WriteSecret_What_name = map[int32]string{
+		0: "WHAT_PUT",
+		1: "WHAT_GRANT",
+		2: "WHAT_RESEAL",
+		3: "WHAT_DELETE",
+	}
+	WriteSecret_What_value = map[string]int32{
+		"WHAT_PUT":    0,
+		"WHAT_GRANT":  1,
+		"WHAT_RESEAL": 2,
+		"WHAT_DELETE": 3,
+	}
+)
+
+func (x WriteSecret_What) Enum() *WriteSecret_What {
+	p := new(WriteSecret_What)
+	*p = x
+	return p
+}
+
+func (x WriteSecret_What) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WriteSecret_What) Descriptor() protoreflect.EnumDescriptor {
+	return file_command_proto_enumTypes[1].Descriptor()
+}
+
+func (WriteSecret_What) Type() protoreflect.EnumType {
+	return &file_command_proto_enumTypes[1]
+}
+
+func (x WriteSecret_What) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WriteSecret_What.Descriptor instead.
+func (WriteSecret_What) EnumDescriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{22, 0}
+}
+
 // Command is one entry of the log.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -103,6 +155,7 @@ type Command struct {
 	//	*Command_DeleteRun
 	//	*Command_ReapRuns
 	//	*Command_ChangeRun
+	//	*Command_WriteSecret
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -332,6 +385,15 @@ func (x *Command) GetChangeRun() *ChangeRun {
 	return nil
 }
 
+func (x *Command) GetWriteSecret() *WriteSecret {
+	if x != nil {
+		if x, ok := x.Body.(*Command_WriteSecret); ok {
+			return x.WriteSecret
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -416,6 +478,10 @@ type Command_ChangeRun struct {
 	ChangeRun *ChangeRun `protobuf:"bytes,21,opt,name=change_run,json=changeRun,proto3,oneof"`
 }
 
+type Command_WriteSecret struct {
+	WriteSecret *WriteSecret `protobuf:"bytes,27,opt,name=write_secret,json=writeSecret,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_RegisterNode) isCommand_Body() {}
@@ -455,6 +521,8 @@ func (*Command_DeleteRun) isCommand_Body() {}
 func (*Command_ReapRuns) isCommand_Body() {}
 
 func (*Command_ChangeRun) isCommand_Body() {}
+
+func (*Command_WriteSecret) isCommand_Body() {}
 
 // Bootstrap is the first entry of a cluster's log. The same again is nothing;
 // another ID is a conflict.
@@ -1629,12 +1697,98 @@ func (x *ChangeRun) GetParallelism() uint32 {
 	return 0
 }
 
+// WriteSecret puts or deletes a secret. The log holds its value sealed, with a key that
+// servers have and the log has not.
+type WriteSecret struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          WriteSecret_What       `protobuf:"varint,1,opt,name=what,proto3,enum=sheaf.fsm.v1.WriteSecret_What" json:"what,omitempty"`
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Jobs          []string               `protobuf:"bytes,4,rep,name=jobs,proto3" json:"jobs,omitempty"` // patterns; none keeps those that are there, or is "*" for a new secret
+	Sealed        []byte                 `protobuf:"bytes,5,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Version       uint64                 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"` // WHAT_RESEAL: of the value that was sealed again; another refuses it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteSecret) Reset() {
+	*x = WriteSecret{}
+	mi := &file_command_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteSecret) ProtoMessage() {}
+
+func (x *WriteSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteSecret.ProtoReflect.Descriptor instead.
+func (*WriteSecret) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *WriteSecret) GetWhat() WriteSecret_What {
+	if x != nil {
+		return x.What
+	}
+	return WriteSecret_WHAT_PUT
+}
+
+func (x *WriteSecret) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *WriteSecret) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WriteSecret) GetJobs() []string {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
+}
+
+func (x *WriteSecret) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *WriteSecret) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\fsheaf.fsm.v1\x1a\n" +
-	"wire.proto\"\xae\n" +
+	"wire.proto\"\xee\n" +
 	"\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
@@ -1663,7 +1817,8 @@ const file_command_proto_rawDesc = "" +
 	"delete_run\x18\x13 \x01(\v2\x17.sheaf.fsm.v1.DeleteRunH\x00R\tdeleteRun\x125\n" +
 	"\treap_runs\x18\x14 \x01(\v2\x16.sheaf.fsm.v1.ReapRunsH\x00R\breapRuns\x128\n" +
 	"\n" +
-	"change_run\x18\x15 \x01(\v2\x17.sheaf.fsm.v1.ChangeRunH\x00R\tchangeRunB\x06\n" +
+	"change_run\x18\x15 \x01(\v2\x17.sheaf.fsm.v1.ChangeRunH\x00R\tchangeRun\x12>\n" +
+	"\fwrite_secret\x18\x1b \x01(\v2\x19.sheaf.fsm.v1.WriteSecretH\x00R\vwriteSecretB\x06\n" +
 	"\x04body\"B\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -1748,7 +1903,20 @@ const file_command_proto_rawDesc = "" +
 	"\vparallelism\x18\x04 \x01(\rH\x02R\vparallelism\x88\x01\x01B\a\n" +
 	"\x05_heldB\v\n" +
 	"\t_priorityB\x0e\n" +
-	"\f_parallelismB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
+	"\f_parallelism\"\x81\x02\n" +
+	"\vWriteSecret\x122\n" +
+	"\x04what\x18\x01 \x01(\x0e2\x1e.sheaf.fsm.v1.WriteSecret.WhatR\x04what\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04jobs\x18\x04 \x03(\tR\x04jobs\x12\x16\n" +
+	"\x06sealed\x18\x05 \x01(\fR\x06sealed\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\"F\n" +
+	"\x04What\x12\f\n" +
+	"\bWHAT_PUT\x10\x00\x12\x0e\n" +
+	"\n" +
+	"WHAT_GRANT\x10\x01\x12\x0f\n" +
+	"\vWHAT_RESEAL\x10\x02\x12\x0f\n" +
+	"\vWHAT_DELETE\x10\x03B'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once
@@ -1762,75 +1930,79 @@ func file_command_proto_rawDescGZIP() []byte {
 	return file_command_proto_rawDescData
 }
 
-var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_command_proto_goTypes = []any{
 	(RetryRun_Which)(0),            // 0: sheaf.fsm.v1.RetryRun.Which
-	(*Command)(nil),                // 1: sheaf.fsm.v1.Command
-	(*Bootstrap)(nil),              // 2: sheaf.fsm.v1.Bootstrap
-	(*RegisterNode)(nil),           // 3: sheaf.fsm.v1.RegisterNode
-	(*SetNodeEligibility)(nil),     // 4: sheaf.fsm.v1.SetNodeEligibility
-	(*NodeLost)(nil),               // 5: sheaf.fsm.v1.NodeLost
-	(*RegisterJob)(nil),            // 6: sheaf.fsm.v1.RegisterJob
-	(*PutChunk)(nil),               // 7: sheaf.fsm.v1.PutChunk
-	(*SealManifest)(nil),           // 8: sheaf.fsm.v1.SealManifest
-	(*ApplyPlan)(nil),              // 9: sheaf.fsm.v1.ApplyPlan
-	(*Placement)(nil),              // 10: sheaf.fsm.v1.Placement
-	(*CommitPartitions)(nil),       // 11: sheaf.fsm.v1.CommitPartitions
-	(*Release)(nil),                // 12: sheaf.fsm.v1.Release
-	(*CancelRun)(nil),              // 13: sheaf.fsm.v1.CancelRun
-	(*RetryRun)(nil),               // 14: sheaf.fsm.v1.RetryRun
-	(*InvalidateOutput)(nil),       // 15: sheaf.fsm.v1.InvalidateOutput
-	(*SealResult)(nil),             // 16: sheaf.fsm.v1.SealResult
-	(*SetImageDigest)(nil),         // 17: sheaf.fsm.v1.SetImageDigest
-	(*NodePrepareFailed)(nil),      // 18: sheaf.fsm.v1.NodePrepareFailed
-	(*AdvanceTime)(nil),            // 19: sheaf.fsm.v1.AdvanceTime
-	(*DeleteRun)(nil),              // 20: sheaf.fsm.v1.DeleteRun
-	(*ReapRuns)(nil),               // 21: sheaf.fsm.v1.ReapRuns
-	(*ChangeRun)(nil),              // 22: sheaf.fsm.v1.ChangeRun
-	(*wire.ManifestChunk)(nil),     // 23: sheaf.wire.v1.ManifestChunk
-	(*wire.ManifestSeal)(nil),      // 24: sheaf.wire.v1.ManifestSeal
-	(wire.Kind)(0),                 // 25: sheaf.wire.v1.Kind
-	(*wire.Results)(nil),           // 26: sheaf.wire.v1.Results
-	(*wire.Executions)(nil),        // 27: sheaf.wire.v1.Executions
-	(*wire.SealResultRequest)(nil), // 28: sheaf.wire.v1.SealResultRequest
+	(WriteSecret_What)(0),          // 1: sheaf.fsm.v1.WriteSecret.What
+	(*Command)(nil),                // 2: sheaf.fsm.v1.Command
+	(*Bootstrap)(nil),              // 3: sheaf.fsm.v1.Bootstrap
+	(*RegisterNode)(nil),           // 4: sheaf.fsm.v1.RegisterNode
+	(*SetNodeEligibility)(nil),     // 5: sheaf.fsm.v1.SetNodeEligibility
+	(*NodeLost)(nil),               // 6: sheaf.fsm.v1.NodeLost
+	(*RegisterJob)(nil),            // 7: sheaf.fsm.v1.RegisterJob
+	(*PutChunk)(nil),               // 8: sheaf.fsm.v1.PutChunk
+	(*SealManifest)(nil),           // 9: sheaf.fsm.v1.SealManifest
+	(*ApplyPlan)(nil),              // 10: sheaf.fsm.v1.ApplyPlan
+	(*Placement)(nil),              // 11: sheaf.fsm.v1.Placement
+	(*CommitPartitions)(nil),       // 12: sheaf.fsm.v1.CommitPartitions
+	(*Release)(nil),                // 13: sheaf.fsm.v1.Release
+	(*CancelRun)(nil),              // 14: sheaf.fsm.v1.CancelRun
+	(*RetryRun)(nil),               // 15: sheaf.fsm.v1.RetryRun
+	(*InvalidateOutput)(nil),       // 16: sheaf.fsm.v1.InvalidateOutput
+	(*SealResult)(nil),             // 17: sheaf.fsm.v1.SealResult
+	(*SetImageDigest)(nil),         // 18: sheaf.fsm.v1.SetImageDigest
+	(*NodePrepareFailed)(nil),      // 19: sheaf.fsm.v1.NodePrepareFailed
+	(*AdvanceTime)(nil),            // 20: sheaf.fsm.v1.AdvanceTime
+	(*DeleteRun)(nil),              // 21: sheaf.fsm.v1.DeleteRun
+	(*ReapRuns)(nil),               // 22: sheaf.fsm.v1.ReapRuns
+	(*ChangeRun)(nil),              // 23: sheaf.fsm.v1.ChangeRun
+	(*WriteSecret)(nil),            // 24: sheaf.fsm.v1.WriteSecret
+	(*wire.ManifestChunk)(nil),     // 25: sheaf.wire.v1.ManifestChunk
+	(*wire.ManifestSeal)(nil),      // 26: sheaf.wire.v1.ManifestSeal
+	(wire.Kind)(0),                 // 27: sheaf.wire.v1.Kind
+	(*wire.Results)(nil),           // 28: sheaf.wire.v1.Results
+	(*wire.Executions)(nil),        // 29: sheaf.wire.v1.Executions
+	(*wire.SealResultRequest)(nil), // 30: sheaf.wire.v1.SealResultRequest
 }
 var file_command_proto_depIdxs = []int32{
-	2,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
-	3,  // 1: sheaf.fsm.v1.Command.register_node:type_name -> sheaf.fsm.v1.RegisterNode
-	4,  // 2: sheaf.fsm.v1.Command.set_node_eligibility:type_name -> sheaf.fsm.v1.SetNodeEligibility
-	5,  // 3: sheaf.fsm.v1.Command.node_lost:type_name -> sheaf.fsm.v1.NodeLost
-	6,  // 4: sheaf.fsm.v1.Command.register_job:type_name -> sheaf.fsm.v1.RegisterJob
-	7,  // 5: sheaf.fsm.v1.Command.put_chunk:type_name -> sheaf.fsm.v1.PutChunk
-	8,  // 6: sheaf.fsm.v1.Command.seal_manifest:type_name -> sheaf.fsm.v1.SealManifest
-	9,  // 7: sheaf.fsm.v1.Command.apply_plan:type_name -> sheaf.fsm.v1.ApplyPlan
-	11, // 8: sheaf.fsm.v1.Command.commit_partitions:type_name -> sheaf.fsm.v1.CommitPartitions
-	12, // 9: sheaf.fsm.v1.Command.release:type_name -> sheaf.fsm.v1.Release
-	13, // 10: sheaf.fsm.v1.Command.cancel_run:type_name -> sheaf.fsm.v1.CancelRun
-	14, // 11: sheaf.fsm.v1.Command.retry_run:type_name -> sheaf.fsm.v1.RetryRun
-	15, // 12: sheaf.fsm.v1.Command.invalidate_output:type_name -> sheaf.fsm.v1.InvalidateOutput
-	16, // 13: sheaf.fsm.v1.Command.seal_result:type_name -> sheaf.fsm.v1.SealResult
-	17, // 14: sheaf.fsm.v1.Command.set_image_digest:type_name -> sheaf.fsm.v1.SetImageDigest
-	18, // 15: sheaf.fsm.v1.Command.node_prepare_failed:type_name -> sheaf.fsm.v1.NodePrepareFailed
-	19, // 16: sheaf.fsm.v1.Command.advance_time:type_name -> sheaf.fsm.v1.AdvanceTime
-	20, // 17: sheaf.fsm.v1.Command.delete_run:type_name -> sheaf.fsm.v1.DeleteRun
-	21, // 18: sheaf.fsm.v1.Command.reap_runs:type_name -> sheaf.fsm.v1.ReapRuns
-	22, // 19: sheaf.fsm.v1.Command.change_run:type_name -> sheaf.fsm.v1.ChangeRun
-	23, // 20: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	24, // 21: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	10, // 22: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
-	25, // 23: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
-	26, // 24: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
-	27, // 25: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
-	27, // 26: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
-	0,  // 27: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
-	27, // 28: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
-	28, // 29: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	3,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
+	4,  // 1: sheaf.fsm.v1.Command.register_node:type_name -> sheaf.fsm.v1.RegisterNode
+	5,  // 2: sheaf.fsm.v1.Command.set_node_eligibility:type_name -> sheaf.fsm.v1.SetNodeEligibility
+	6,  // 3: sheaf.fsm.v1.Command.node_lost:type_name -> sheaf.fsm.v1.NodeLost
+	7,  // 4: sheaf.fsm.v1.Command.register_job:type_name -> sheaf.fsm.v1.RegisterJob
+	8,  // 5: sheaf.fsm.v1.Command.put_chunk:type_name -> sheaf.fsm.v1.PutChunk
+	9,  // 6: sheaf.fsm.v1.Command.seal_manifest:type_name -> sheaf.fsm.v1.SealManifest
+	10, // 7: sheaf.fsm.v1.Command.apply_plan:type_name -> sheaf.fsm.v1.ApplyPlan
+	12, // 8: sheaf.fsm.v1.Command.commit_partitions:type_name -> sheaf.fsm.v1.CommitPartitions
+	13, // 9: sheaf.fsm.v1.Command.release:type_name -> sheaf.fsm.v1.Release
+	14, // 10: sheaf.fsm.v1.Command.cancel_run:type_name -> sheaf.fsm.v1.CancelRun
+	15, // 11: sheaf.fsm.v1.Command.retry_run:type_name -> sheaf.fsm.v1.RetryRun
+	16, // 12: sheaf.fsm.v1.Command.invalidate_output:type_name -> sheaf.fsm.v1.InvalidateOutput
+	17, // 13: sheaf.fsm.v1.Command.seal_result:type_name -> sheaf.fsm.v1.SealResult
+	18, // 14: sheaf.fsm.v1.Command.set_image_digest:type_name -> sheaf.fsm.v1.SetImageDigest
+	19, // 15: sheaf.fsm.v1.Command.node_prepare_failed:type_name -> sheaf.fsm.v1.NodePrepareFailed
+	20, // 16: sheaf.fsm.v1.Command.advance_time:type_name -> sheaf.fsm.v1.AdvanceTime
+	21, // 17: sheaf.fsm.v1.Command.delete_run:type_name -> sheaf.fsm.v1.DeleteRun
+	22, // 18: sheaf.fsm.v1.Command.reap_runs:type_name -> sheaf.fsm.v1.ReapRuns
+	23, // 19: sheaf.fsm.v1.Command.change_run:type_name -> sheaf.fsm.v1.ChangeRun
+	24, // 20: sheaf.fsm.v1.Command.write_secret:type_name -> sheaf.fsm.v1.WriteSecret
+	25, // 21: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	26, // 22: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	11, // 23: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
+	27, // 24: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
+	28, // 25: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
+	29, // 26: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
+	29, // 27: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
+	0,  // 28: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
+	29, // 29: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
+	30, // 30: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
+	1,  // 31: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -1859,6 +2031,7 @@ func file_command_proto_init() {
 		(*Command_DeleteRun)(nil),
 		(*Command_ReapRuns)(nil),
 		(*Command_ChangeRun)(nil),
+		(*Command_WriteSecret)(nil),
 	}
 	file_command_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
@@ -1866,8 +2039,8 @@ func file_command_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   22,
+			NumEnums:      2,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

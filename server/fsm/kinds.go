@@ -44,6 +44,7 @@ var kinds = [...]kind{
 	{19, "DeleteRun", on((*Command).GetDeleteRun, (*step).deleteRun)},
 	{20, "ReapRuns", on((*Command).GetReapRuns, (*step).reapRuns)},
 	{21, "ChangeRun", on((*Command).GetChangeRun, (*step).changeRun)},
+	{27, "WriteSecret", on((*Command).GetWriteSecret, (*step).writeSecret)},
 }
 
 // KindNames are the names of all kinds, in the order of their numbers.

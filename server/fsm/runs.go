@@ -36,6 +36,9 @@ func (s *step) registerJob(c *RegisterJob) error {
 	if job.Retry.Attempts < 1 || job.Retry.Attempts > 100 {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: "retry.attempts", Msg: fmt.Sprintf("retry.attempts is %d", job.Retry.Attempts), Limit: "1 to 100"}
 	}
+	if name := s.MissingSecret(job); name != "" {
+		return noSecret(job.Namespace, name, job.Name)
+	}
 	r := &state.Run{ID: id, Job: job, JobJSON: c.JobJson, Status: sheaf.RunPending, Generation: 1, SubmittedMs: s.TimeMs()}
 	if job.Split == nil {
 		r.Partitions = table.New(job.Count)

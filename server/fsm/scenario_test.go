@@ -176,8 +176,12 @@ func jobJSON(t *testing.T, options []string) []byte {
 			retry[k] = number(v)
 		case "tolerate", "stop_after":
 			failure[k] = v
-		case "timeout":
+		case "timeout", "namespace", "name":
 			job[k] = v
+		case "secret":
+			job["task"].(map[string]any)["secrets"] = []any{map[string]any{"name": v, "env": "V"}}
+		case "registry":
+			job["task"].(map[string]any)["config"] = map[string]any{"registry_secret": v}
 		case "delay":
 			retry[k] = v
 		case "exit":

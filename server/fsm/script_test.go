@@ -26,6 +26,7 @@ import (
 //	cancel R · retry R failed|lost|1,3-4 · invalidate R 0@1 …
 //	chunk R N ATTEMPT SEQ FIRST COUNT [TEXT] · seal R N ATTEMPT CHUNKS PARTITIONS
 //	sealed R N ATTEMPT [TEXT]      seal the result
+//	secret put|grant|reseal|delete NAMESPACE NAME [SEALED] [JOB…]  grant takes no value
 //	prepare-failed R N [invalid] · image R DIGEST · delete R · reap R
 //	change R [held=true|false] [priority=N] [parallelism=N]
 //	time +1s · show R · nodes
@@ -81,6 +82,12 @@ func (s *script) line(line string) string {
 		return said(s.apply(&fsm.Command{Body: &fsm.Command_AdvanceTime{AdvanceTime: &fsm.AdvanceTime{}}}))
 	case "show":
 		return s.show(arg(1))
+	case "secrets":
+		var b strings.Builder
+		for x := range s.snap().Secrets() {
+			fmt.Fprintf(&b, "%s/%s %s version=%d jobs=%s\n", x.Namespace, x.Name, x.Sealed, x.Version, strings.Join(x.Jobs, ","))
+		}
+		return b.String()
 	case "nodes":
 		var b strings.Builder
 		for n := range s.snap().Nodes() {
@@ -147,6 +154,21 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 		d := sha256.Sum256([]byte(arg(4)))
 		return &fsm.Command{Body: &fsm.Command_SealResult{SealResult: &fsm.SealResult{Request: &wire.SealResultRequest{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
 			MergeAttempt: number(arg(3)), Digest: d[:], Files: 1, Bytes: 2}}}}
+	case "secret":
+		what := map[string]fsm.WriteSecret_What{"put": fsm.WriteSecret_WHAT_PUT, "grant": fsm.WriteSecret_WHAT_GRANT, "reseal": fsm.WriteSecret_WHAT_RESEAL, "delete": fsm.WriteSecret_WHAT_DELETE}[arg(1)]
+		w := &fsm.WriteSecret{What: what, Namespace: arg(2), Name: arg(3)}
+		rest := f[4:]
+		if what == fsm.WriteSecret_WHAT_PUT || what == fsm.WriteSecret_WHAT_RESEAL {
+			w.Sealed, rest = []byte(arg(4)), f[min(len(f), 5):]
+		}
+		if x := s.snap().Secret(arg(2), arg(3)); what == fsm.WriteSecret_WHAT_RESEAL && x != nil {
+			w.Version = x.Version
+			if len(rest) > 0 {
+				w.Version, rest = uint64(number(rest[0])), nil
+			}
+		}
+		w.Jobs = rest
+		return &fsm.Command{Body: &fsm.Command_WriteSecret{WriteSecret: w}}
 	case "prepare-failed":
 		return &fsm.Command{Body: &fsm.Command_NodePrepareFailed{NodePrepareFailed: &fsm.NodePrepareFailed{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), Error: "no such image", Invalid: arg(3) == "invalid"}}}
 	case "image":

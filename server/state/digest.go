@@ -35,6 +35,9 @@ func (s *Snapshot) Digest() string {
 	for x := range s.Tombstones() {
 		row(x)
 	}
+	for x := range s.Secrets() {
+		row(x)
+	}
 	sum := h.Sum128().Bytes()
 	return hex.EncodeToString(sum[:])
 }

@@ -26,6 +26,7 @@ const (
 	kindChunk     = 5
 	kindBackup    = 6
 	kindTombstone = 7
+	kindSecret    = 20
 	kindEnd       = 255
 )
 

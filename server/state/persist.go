@@ -59,6 +59,11 @@ func (s *Snapshot) sections(f *frameWriter, chunks ChunkStore) error {
 			return err
 		}
 	}
+	for x := range s.Secrets() {
+		if err := f.json(kindSecret, x); err != nil {
+			return err
+		}
+	}
 	return f.section(kindEnd, binary.LittleEndian.AppendUint64(nil, f.count))
 }
 
@@ -150,6 +155,8 @@ func (l *loader) load(kind byte, data []byte) error {
 		return insert(l.mem, tableBackups, data, new(Backup))
 	case kindTombstone:
 		return insert(l.mem, tableTombstones, data, new(Tombstone))
+	case kindSecret:
+		return insert(l.mem, tableSecrets, data, new(Secret))
 	case kindRun:
 		l.finish()
 		return l.begin(data)

@@ -15,6 +15,7 @@ const (
 	tableNodes      = "nodes"
 	tableBackups    = "backups"
 	tableTombstones = "tombstones"
+	tableSecrets    = "secrets"
 
 	byID     = "id"
 	byLive   = "live"   // runs that are not over, in order of creation
@@ -88,6 +89,9 @@ func newDB() *memdb.MemDB {
 		),
 		tableTombstones: table(tableTombstones,
 			index(byID, keyOf[*Tombstone](func(t *Tombstone) ([]byte, bool) { return nameKey(t.Run), true }), false),
+		),
+		tableSecrets: table(tableSecrets,
+			index(byID, keyOf[*Secret](func(x *Secret) ([]byte, bool) { return secretKey(x.Namespace, x.Name), true }), false),
 		),
 	}})
 	if err != nil {
