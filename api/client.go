@@ -42,13 +42,22 @@ type Config struct {
 	Token     string
 	Namespace string
 	Region    string
+
+	// For HTTPS; paths of PEM files.
+	CACert        string // of the cluster's authority; the system's unless given
+	ClientCert    string // where the agent asks for certificates
+	ClientKey     string
+	TLSServerName string // whom to expect, instead of the address's host
 }
 
-// FromEnvironment reads SHEAF_ADDR, SHEAF_TOKEN, SHEAF_NAMESPACE and SHEAF_REGION.
+// FromEnvironment reads SHEAF_ADDR, SHEAF_TOKEN, SHEAF_NAMESPACE, SHEAF_REGION, SHEAF_CACERT,
+// SHEAF_CLIENT_CERT, SHEAF_CLIENT_KEY and SHEAF_TLS_SERVER_NAME.
 func FromEnvironment() Config {
 	return Config{
 		Address: os.Getenv("SHEAF_ADDR"), Token: os.Getenv("SHEAF_TOKEN"),
 		Namespace: os.Getenv("SHEAF_NAMESPACE"), Region: os.Getenv("SHEAF_REGION"),
+		CACert: os.Getenv("SHEAF_CACERT"), ClientCert: os.Getenv("SHEAF_CLIENT_CERT"), ClientKey: os.Getenv("SHEAF_CLIENT_KEY"),
+		TLSServerName: os.Getenv("SHEAF_TLS_SERVER_NAME"),
 	}
 }
 
@@ -63,18 +72,23 @@ type Client struct {
 func New(conf Config) (*Client, error) {
 	addr := conf.Address
 	if addr == "" {
-		addr = DefaultAddress
+		addr = strings.TrimPrefix(DefaultAddress, "http://")
 	}
 	if !strings.Contains(addr, "://") {
-		addr = "http://" + addr
+		addr = conf.scheme() + addr
 	}
 	u, err := url.Parse(addr)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "SHEAF_ADDR", Msg: fmt.Sprintf("%q is no address of an agent", conf.Address), Hint: "write it as in http://127.0.0.1:7610"}
 	}
+	secured, err := conf.secured()
+	if err != nil {
+		return nil, err
+	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	return &Client{base: u, conf: conf, http: &http.Client{Transport: &http.Transport{
 		DialContext: dialer.DialContext, MaxIdleConnsPerHost: 16, DisableCompression: true,
+		TLSClientConfig: secured, TLSHandshakeTimeout: 10 * time.Second,
 	}}}, nil
 }
 
@@ -151,14 +165,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
-			return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: "no agent answers at " + c.base.Host, Err: op.Err, Hint: "start one with `agent dev`, or set SHEAF_ADDR"}
-		}
-		return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: "talk to the agent at " + c.base.Host, Err: err}
+		return nil, c.unreachable(ctx, err)
 	}
 	if resp.StatusCode >= 400 {
 		defer resp.Body.Close()
@@ -171,6 +178,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 func problem(resp *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	e := &sheaf.Error{}
+	if resp.TLS == nil && strings.TrimSpace(string(b)) == plainToTLS {
+		return &sheaf.Error{Class: sheaf.Unavailable, Msg: "the agent speaks HTTPS, and was asked in plain HTTP", Hint: "write SHEAF_ADDR with https://, and name the cluster's ca.pem with SHEAF_CACERT or -ca-cert"}
+	}
 	if json.Unmarshal(b, e) != nil || e.Msg == "" {
 		return &sheaf.Error{Class: sheaf.Internal, Msg: fmt.Sprintf("the agent answered %s: %s", resp.Status, strings.TrimSpace(string(b)))}
 	}

@@ -43,7 +43,7 @@ func (e *env) reachOrLocal(ctx context.Context, do func(context.Context, *api.Cl
 	if err != nil {
 		return err
 	}
-	if api.FromEnvironment().Address == "" {
+	if e.apiConfig().Address == "" {
 		if _, err := client.Self(ctx); sheaf.ClassOf(err) == sheaf.Unavailable {
 			e.hint("no agent answers at %s: reading on this machine", client.Address())
 			return e.withLocal(ctx, do)

@@ -31,6 +31,7 @@ type env struct {
 	quiet    bool
 	template string
 	noColor  bool
+	connect  api.Config // what flags give goes before the environment
 
 	ephemeral bool // the agent ends with this command: nobody can come back to its runs
 }
@@ -88,6 +89,7 @@ func (e *env) root() *cobra.Command {
 	flags.BoolVar(&e.quiet, "q", false, "print IDs only")
 	flags.StringVar(&e.template, "t", "", "print through a Go `TEMPLATE` over the JSON form")
 	flags.BoolVar(&e.noColor, "no-color", os.Getenv("NO_COLOR") != "", "no colours")
+	e.connection(flags)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%s\nsee `%s -help`", flagError(err), c.CommandPath())
 	})
@@ -99,6 +101,8 @@ func (e *env) root() *cobra.Command {
 		grouped("input", "Inputs, without a job", e.inputPreview()),
 		grouped("node", "The clients of the cluster", e.nodeList(), e.nodeStatus()),
 		grouped("server", "The servers of the cluster", e.serverMembers()),
+		grouped("tls", "Certificates", e.tlsInit(), e.tlsCert(), e.tlsShow()),
+		grouped("gossip", "Gossip's encryption", e.gossipKeygen()),
 	)
 	return root
 }
@@ -150,6 +154,3 @@ func atMostOne(what string) cobra.PositionalArgs {
 		return nil
 	}
 }
-
-// client connects to the agent that the environment names.
-func (e *env) client() (*api.Client, error) { return api.New(api.FromEnvironment()) }

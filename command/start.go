@@ -7,9 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -129,6 +131,7 @@ func (e *env) runAgent(ctx context.Context, conf agent.Config, opts agent.Option
 	if err != nil {
 		return err
 	}
+	go reloadOnHangup(ctx, a, log)
 	go func() {
 		select {
 		case <-ctx.Done():
@@ -140,6 +143,23 @@ func (e *env) runAgent(ctx context.Context, conf agent.Config, opts agent.Option
 		}
 	}()
 	return a.Run(ctx)
+}
+
+// reloadOnHangup has the agent read its TLS keys again at every SIGHUP.
+func reloadOnHangup(ctx context.Context, a *agent.Agent, log *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			if err := a.Reload(); err != nil {
+				log.Error("TLS keys cannot be used; the old ones stay", "error", err)
+			}
+		}
+	}
 }
 
 func (e *env) hintDev(conf agent.Config, address string) {

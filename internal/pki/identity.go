@@ -52,7 +52,7 @@ func (id Identity) Check() error {
 	if err := sheaf.CheckName("region", id.Region); err != nil {
 		return err
 	}
-	return sheaf.CheckName("name", id.Name)
+	return sheaf.CheckName("agent", id.Name)
 }
 
 // errNoIdentity is returned for a certificate that is not one of ours.
