@@ -3440,6 +3440,185 @@ func (x *KeyringResponse) GetPrimary() string {
 	return ""
 }
 
+// StatsRequest asks a server how far its log is.
+type StatsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_wire_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{43}
+}
+
+// StatsResponse says it.
+type StatsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LastContactMs int64                  `protobuf:"varint,1,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"` // since it heard of the leader; 0 on the leader, -1 never
+	LastTerm      uint64                 `protobuf:"varint,2,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`                  // of its last entry
+	LastIndex     uint64                 `protobuf:"varint,3,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_wire_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *StatsResponse) GetLastContactMs() int64 {
+	if x != nil {
+		return x.LastContactMs
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+// LeaveRequest asks the leader to remove a server that wants to go.
+type LeaveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"` // its ID
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveRequest) Reset() {
+	*x = LeaveRequest{}
+	mi := &file_wire_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveRequest) ProtoMessage() {}
+
+func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
+func (*LeaveRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *LeaveRequest) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+type LeaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveResponse) Reset() {
+	*x = LeaveResponse{}
+	mi := &file_wire_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveResponse) ProtoMessage() {}
+
+func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
+func (*LeaveResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{46}
+}
+
 var File_wire_proto protoreflect.FileDescriptor
 
 const file_wire_proto_rawDesc = "" +
@@ -3713,7 +3892,16 @@ const file_wire_proto_rawDesc = "" +
 	"\x02id\x18\x03 \x01(\tR\x02id\"=\n" +
 	"\x0fKeyringResponse\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x18\n" +
-	"\aprimary\x18\x02 \x01(\tR\aprimary*:\n" +
+	"\aprimary\x18\x02 \x01(\tR\aprimary\"\x0e\n" +
+	"\fStatsRequest\"s\n" +
+	"\rStatsResponse\x12&\n" +
+	"\x0flast_contact_ms\x18\x01 \x01(\x03R\rlastContactMs\x12\x1b\n" +
+	"\tlast_term\x18\x02 \x01(\x04R\blastTerm\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x03 \x01(\x04R\tlastIndex\"&\n" +
+	"\fLeaveRequest\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\"\x0f\n" +
+	"\rLeaveResponse*:\n" +
 	"\x04Kind\x12\x12\n" +
 	"\x0eKIND_PARTITION\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -3745,7 +3933,10 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"ReadResult\x12 .sheaf.wire.v1.ReadResultRequest\x1a\x1a.sheaf.wire.v1.ResultPiece0\x012R\n" +
 	"\x06Agents\x12H\n" +
-	"\aKeyring\x12\x1d.sheaf.wire.v1.KeyringRequest\x1a\x1e.sheaf.wire.v1.KeyringResponseB*Z(github.com/sheaf-run/agent/internal/wireb\x06proto3"
+	"\aKeyring\x12\x1d.sheaf.wire.v1.KeyringRequest\x1a\x1e.sheaf.wire.v1.KeyringResponse2\x8f\x01\n" +
+	"\x05Peers\x12B\n" +
+	"\x05Stats\x12\x1b.sheaf.wire.v1.StatsRequest\x1a\x1c.sheaf.wire.v1.StatsResponse\x12B\n" +
+	"\x05Leave\x12\x1b.sheaf.wire.v1.LeaveRequest\x1a\x1c.sheaf.wire.v1.LeaveResponseB*Z(github.com/sheaf-run/agent/internal/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -3760,7 +3951,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_wire_proto_goTypes = []any{
 	(Kind)(0),                   // 0: sheaf.wire.v1.Kind
 	(Verdict)(0),                // 1: sheaf.wire.v1.Verdict
@@ -3807,6 +3998,10 @@ var file_wire_proto_goTypes = []any{
 	(*ResultPiece)(nil),         // 42: sheaf.wire.v1.ResultPiece
 	(*KeyringRequest)(nil),      // 43: sheaf.wire.v1.KeyringRequest
 	(*KeyringResponse)(nil),     // 44: sheaf.wire.v1.KeyringResponse
+	(*StatsRequest)(nil),        // 45: sheaf.wire.v1.StatsRequest
+	(*StatsResponse)(nil),       // 46: sheaf.wire.v1.StatsResponse
+	(*LeaveRequest)(nil),        // 47: sheaf.wire.v1.LeaveRequest
+	(*LeaveResponse)(nil),       // 48: sheaf.wire.v1.LeaveResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	0,  // 0: sheaf.wire.v1.Executions.kind:type_name -> sheaf.wire.v1.Kind
@@ -3852,21 +4047,25 @@ var file_wire_proto_depIdxs = []int32{
 	39, // 40: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
 	41, // 41: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
 	43, // 42: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
-	7,  // 43: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
-	14, // 44: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
-	23, // 45: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
-	20, // 46: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
-	26, // 47: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
-	28, // 48: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
-	30, // 49: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
-	33, // 50: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
-	36, // 51: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
-	38, // 52: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
-	40, // 53: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
-	42, // 54: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
-	44, // 55: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
-	43, // [43:56] is the sub-list for method output_type
-	30, // [30:43] is the sub-list for method input_type
+	45, // 43: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
+	47, // 44: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
+	7,  // 45: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
+	14, // 46: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
+	23, // 47: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
+	20, // 48: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
+	26, // 49: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
+	28, // 50: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
+	30, // 51: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
+	33, // 52: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
+	36, // 53: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
+	38, // 54: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
+	40, // 55: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
+	42, // 56: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
+	44, // 57: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
+	46, // 58: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
+	48, // 59: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
+	45, // [45:60] is the sub-list for method output_type
+	30, // [30:45] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -3909,9 +4108,9 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   43,
+			NumMessages:   47,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_wire_proto_goTypes,
 		DependencyIndexes: file_wire_proto_depIdxs,

@@ -156,6 +156,7 @@ type Command struct {
 	//	*Command_ReapRuns
 	//	*Command_ChangeRun
 	//	*Command_WriteSecret
+	//	*Command_SetOperator
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -394,6 +395,15 @@ func (x *Command) GetWriteSecret() *WriteSecret {
 	return nil
 }
 
+func (x *Command) GetSetOperator() *SetOperator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetOperator); ok {
+			return x.SetOperator
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -482,6 +492,10 @@ type Command_WriteSecret struct {
 	WriteSecret *WriteSecret `protobuf:"bytes,27,opt,name=write_secret,json=writeSecret,proto3,oneof"`
 }
 
+type Command_SetOperator struct {
+	SetOperator *SetOperator `protobuf:"bytes,28,opt,name=set_operator,json=setOperator,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_RegisterNode) isCommand_Body() {}
@@ -523,6 +537,8 @@ func (*Command_ReapRuns) isCommand_Body() {}
 func (*Command_ChangeRun) isCommand_Body() {}
 
 func (*Command_WriteSecret) isCommand_Body() {}
+
+func (*Command_SetOperator) isCommand_Body() {}
 
 // Bootstrap is the first entry of a cluster's log. The same again is nothing;
 // another ID is a conflict.
@@ -1783,13 +1799,150 @@ func (x *WriteSecret) GetVersion() uint64 {
 	return 0
 }
 
+// SetOperator replaces settings of the servers themselves; those that are not set stay as they are.
+type SetOperator struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unless 0, only while the settings are as the entry at this index left them.
+	IfIndex       uint64     `protobuf:"varint,1,opt,name=if_index,json=ifIndex,proto3" json:"if_index,omitempty"`
+	Autopilot     *Autopilot `protobuf:"bytes,2,opt,name=autopilot,proto3" json:"autopilot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetOperator) Reset() {
+	*x = SetOperator{}
+	mi := &file_command_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetOperator) ProtoMessage() {}
+
+func (x *SetOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetOperator.ProtoReflect.Descriptor instead.
+func (*SetOperator) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SetOperator) GetIfIndex() uint64 {
+	if x != nil {
+		return x.IfIndex
+	}
+	return 0
+}
+
+func (x *SetOperator) GetAutopilot() *Autopilot {
+	if x != nil {
+		return x.Autopilot
+	}
+	return nil
+}
+
+type Autopilot struct {
+	state                  protoimpl.MessageState `protogen:"open.v1"`
+	CleanupDeadServers     bool                   `protobuf:"varint,1,opt,name=cleanup_dead_servers,json=cleanupDeadServers,proto3" json:"cleanup_dead_servers,omitempty"`
+	DeadServerAfterMs      uint64                 `protobuf:"varint,2,opt,name=dead_server_after_ms,json=deadServerAfterMs,proto3" json:"dead_server_after_ms,omitempty"`
+	LastContactThresholdMs uint64                 `protobuf:"varint,3,opt,name=last_contact_threshold_ms,json=lastContactThresholdMs,proto3" json:"last_contact_threshold_ms,omitempty"`
+	MaxTrailingLogs        uint64                 `protobuf:"varint,4,opt,name=max_trailing_logs,json=maxTrailingLogs,proto3" json:"max_trailing_logs,omitempty"`
+	MinQuorum              uint32                 `protobuf:"varint,5,opt,name=min_quorum,json=minQuorum,proto3" json:"min_quorum,omitempty"`
+	ServerStabilizationMs  uint64                 `protobuf:"varint,6,opt,name=server_stabilization_ms,json=serverStabilizationMs,proto3" json:"server_stabilization_ms,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *Autopilot) Reset() {
+	*x = Autopilot{}
+	mi := &file_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Autopilot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Autopilot) ProtoMessage() {}
+
+func (x *Autopilot) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Autopilot.ProtoReflect.Descriptor instead.
+func (*Autopilot) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Autopilot) GetCleanupDeadServers() bool {
+	if x != nil {
+		return x.CleanupDeadServers
+	}
+	return false
+}
+
+func (x *Autopilot) GetDeadServerAfterMs() uint64 {
+	if x != nil {
+		return x.DeadServerAfterMs
+	}
+	return 0
+}
+
+func (x *Autopilot) GetLastContactThresholdMs() uint64 {
+	if x != nil {
+		return x.LastContactThresholdMs
+	}
+	return 0
+}
+
+func (x *Autopilot) GetMaxTrailingLogs() uint64 {
+	if x != nil {
+		return x.MaxTrailingLogs
+	}
+	return 0
+}
+
+func (x *Autopilot) GetMinQuorum() uint32 {
+	if x != nil {
+		return x.MinQuorum
+	}
+	return 0
+}
+
+func (x *Autopilot) GetServerStabilizationMs() uint64 {
+	if x != nil {
+		return x.ServerStabilizationMs
+	}
+	return 0
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\fsheaf.fsm.v1\x1a\n" +
-	"wire.proto\"\xee\n" +
-	"\n" +
+	"wire.proto\"\xae\v\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\tbootstrap\x18\x02 \x01(\v2\x17.sheaf.fsm.v1.BootstrapH\x00R\tbootstrap\x12A\n" +
@@ -1818,7 +1971,8 @@ const file_command_proto_rawDesc = "" +
 	"\treap_runs\x18\x14 \x01(\v2\x16.sheaf.fsm.v1.ReapRunsH\x00R\breapRuns\x128\n" +
 	"\n" +
 	"change_run\x18\x15 \x01(\v2\x17.sheaf.fsm.v1.ChangeRunH\x00R\tchangeRun\x12>\n" +
-	"\fwrite_secret\x18\x1b \x01(\v2\x19.sheaf.fsm.v1.WriteSecretH\x00R\vwriteSecretB\x06\n" +
+	"\fwrite_secret\x18\x1b \x01(\v2\x19.sheaf.fsm.v1.WriteSecretH\x00R\vwriteSecret\x12>\n" +
+	"\fset_operator\x18\x1c \x01(\v2\x19.sheaf.fsm.v1.SetOperatorH\x00R\vsetOperatorB\x06\n" +
 	"\x04body\"B\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -1916,7 +2070,18 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"WHAT_GRANT\x10\x01\x12\x0f\n" +
 	"\vWHAT_RESEAL\x10\x02\x12\x0f\n" +
-	"\vWHAT_DELETE\x10\x03B'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
+	"\vWHAT_DELETE\x10\x03\"_\n" +
+	"\vSetOperator\x12\x19\n" +
+	"\bif_index\x18\x01 \x01(\x04R\aifIndex\x125\n" +
+	"\tautopilot\x18\x02 \x01(\v2\x17.sheaf.fsm.v1.AutopilotR\tautopilot\"\xac\x02\n" +
+	"\tAutopilot\x120\n" +
+	"\x14cleanup_dead_servers\x18\x01 \x01(\bR\x12cleanupDeadServers\x12/\n" +
+	"\x14dead_server_after_ms\x18\x02 \x01(\x04R\x11deadServerAfterMs\x129\n" +
+	"\x19last_contact_threshold_ms\x18\x03 \x01(\x04R\x16lastContactThresholdMs\x12*\n" +
+	"\x11max_trailing_logs\x18\x04 \x01(\x04R\x0fmaxTrailingLogs\x12\x1d\n" +
+	"\n" +
+	"min_quorum\x18\x05 \x01(\rR\tminQuorum\x126\n" +
+	"\x17server_stabilization_ms\x18\x06 \x01(\x04R\x15serverStabilizationMsB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once
@@ -1931,7 +2096,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_command_proto_goTypes = []any{
 	(RetryRun_Which)(0),            // 0: sheaf.fsm.v1.RetryRun.Which
 	(WriteSecret_What)(0),          // 1: sheaf.fsm.v1.WriteSecret.What
@@ -1958,12 +2123,14 @@ var file_command_proto_goTypes = []any{
 	(*ReapRuns)(nil),               // 22: sheaf.fsm.v1.ReapRuns
 	(*ChangeRun)(nil),              // 23: sheaf.fsm.v1.ChangeRun
 	(*WriteSecret)(nil),            // 24: sheaf.fsm.v1.WriteSecret
-	(*wire.ManifestChunk)(nil),     // 25: sheaf.wire.v1.ManifestChunk
-	(*wire.ManifestSeal)(nil),      // 26: sheaf.wire.v1.ManifestSeal
-	(wire.Kind)(0),                 // 27: sheaf.wire.v1.Kind
-	(*wire.Results)(nil),           // 28: sheaf.wire.v1.Results
-	(*wire.Executions)(nil),        // 29: sheaf.wire.v1.Executions
-	(*wire.SealResultRequest)(nil), // 30: sheaf.wire.v1.SealResultRequest
+	(*SetOperator)(nil),            // 25: sheaf.fsm.v1.SetOperator
+	(*Autopilot)(nil),              // 26: sheaf.fsm.v1.Autopilot
+	(*wire.ManifestChunk)(nil),     // 27: sheaf.wire.v1.ManifestChunk
+	(*wire.ManifestSeal)(nil),      // 28: sheaf.wire.v1.ManifestSeal
+	(wire.Kind)(0),                 // 29: sheaf.wire.v1.Kind
+	(*wire.Results)(nil),           // 30: sheaf.wire.v1.Results
+	(*wire.Executions)(nil),        // 31: sheaf.wire.v1.Executions
+	(*wire.SealResultRequest)(nil), // 32: sheaf.wire.v1.SealResultRequest
 }
 var file_command_proto_depIdxs = []int32{
 	3,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
@@ -1987,22 +2154,24 @@ var file_command_proto_depIdxs = []int32{
 	22, // 18: sheaf.fsm.v1.Command.reap_runs:type_name -> sheaf.fsm.v1.ReapRuns
 	23, // 19: sheaf.fsm.v1.Command.change_run:type_name -> sheaf.fsm.v1.ChangeRun
 	24, // 20: sheaf.fsm.v1.Command.write_secret:type_name -> sheaf.fsm.v1.WriteSecret
-	25, // 21: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	26, // 22: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	11, // 23: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
-	27, // 24: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
-	28, // 25: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
-	29, // 26: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
-	29, // 27: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
-	0,  // 28: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
-	29, // 29: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
-	30, // 30: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	1,  // 31: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	25, // 21: sheaf.fsm.v1.Command.set_operator:type_name -> sheaf.fsm.v1.SetOperator
+	27, // 22: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	28, // 23: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	11, // 24: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
+	29, // 25: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
+	30, // 26: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
+	31, // 27: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
+	31, // 28: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
+	0,  // 29: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
+	31, // 30: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
+	32, // 31: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
+	1,  // 32: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
+	26, // 33: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -2032,6 +2201,7 @@ func file_command_proto_init() {
 		(*Command_ReapRuns)(nil),
 		(*Command_ChangeRun)(nil),
 		(*Command_WriteSecret)(nil),
+		(*Command_SetOperator)(nil),
 	}
 	file_command_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
@@ -2040,7 +2210,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

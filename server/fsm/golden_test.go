@@ -34,6 +34,7 @@ var firstScript = []string{
 var laterScript = []string{
 	"job c count=9", "change c held=true priority=70 parallelism=2",
 	"secret put team db sealed-1 train-* eval", "secret grant team db eval", "job user namespace=team name=eval secret=db count=1",
+	"autopilot 3",
 }
 
 // runGolden runs a script and gives its log.

@@ -45,6 +45,7 @@ var kinds = [...]kind{
 	{20, "ReapRuns", on((*Command).GetReapRuns, (*step).reapRuns)},
 	{21, "ChangeRun", on((*Command).GetChangeRun, (*step).changeRun)},
 	{27, "WriteSecret", on((*Command).GetWriteSecret, (*step).writeSecret)},
+	{28, "SetOperator", on((*Command).GetSetOperator, (*step).setOperator)},
 }
 
 // KindNames are the names of all kinds, in the order of their numbers.

@@ -29,7 +29,8 @@ import (
 //	secret put|grant|reseal|delete NAMESPACE NAME [SEALED] [JOB…]  grant takes no value
 //	prepare-failed R N [invalid] · image R DIGEST · delete R · reap R
 //	change R [held=true|false] [priority=N] [parallelism=N]
-//	time +1s · show R · nodes
+//	autopilot MIN_QUORUM [INDEX]   other settings as by default, but cleanup off
+//	time +1s · show R · nodes · settings
 type script struct {
 	t     *testing.T
 	m     *fsm.Machine
@@ -88,6 +89,8 @@ func (s *script) line(line string) string {
 			fmt.Fprintf(&b, "%s/%s %s version=%d jobs=%s\n", x.Namespace, x.Name, x.Sealed, x.Version, strings.Join(x.Jobs, ","))
 		}
 		return b.String()
+	case "settings":
+		return fmt.Sprintf("%+v\n", s.snap().Operator())
 	case "nodes":
 		var b strings.Builder
 		for n := range s.snap().Nodes() {
@@ -177,6 +180,14 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 		return &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: arg(1)}}}
 	case "reap":
 		return &fsm.Command{Body: &fsm.Command_ReapRuns{ReapRuns: &fsm.ReapRuns{Runs: f[1:]}}}
+	case "autopilot":
+		a := sheaf.DefaultAutopilot()
+		a.CleanupDeadServers, a.MinQuorum = false, number(arg(1))
+		index := uint32(0)
+		if arg(2) != "" {
+			index = number(arg(2))
+		}
+		return fsm.NewSetOperator(a, uint64(index))
 	case "change":
 		c := &fsm.ChangeRun{Run: arg(1)}
 		for _, x := range f[2:] {

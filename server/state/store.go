@@ -28,6 +28,8 @@ type meta struct {
 	TimeMs  int64   `json:"time"`  // cluster time, Unix ms
 	Cluster Cluster `json:"cluster"`
 	Nodes   uint32  `json:"nodes"` // highest node number given
+
+	Operator *Operator `json:"operator,omitempty"` // nil until set
 }
 
 // Store holds the newest state. The zero value is not usable; see [New].
