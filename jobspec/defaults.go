@@ -97,6 +97,7 @@ func taskDefaults(path string, t *sheaf.Task, written func(string) bool) {
 	fill(written, path+".kill_signal", &t.KillSignal, defaultKillSignal)
 	fill(written, path+".kill_timeout", &t.KillTimeout, defaultKillTimeout)
 	fill(written, path+".network", &t.Network, sheaf.NetworkNone)
+	secretDefaults(path+".secrets", t.Secrets, written)
 	path += ".resources"
 	fill(written, path+".cpu", &t.Resources.CPU, defaultCPU)
 	fill(written, path+".memory", &t.Resources.Memory, defaultMemory)

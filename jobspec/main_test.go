@@ -27,6 +27,7 @@ var drivers = map[string]sheaf.ConfigSchema{
 	}},
 	"containerd": {Driver: "containerd", Attributes: []sheaf.ConfigAttribute{
 		{Name: "image", Kind: sheaf.ConfigString, Required: true, Doc: "a reference or an archive"},
+		{Name: sheaf.RegistrySecret, Kind: sheaf.ConfigString, Doc: "a secret"},
 		{Name: "entrypoint", Kind: sheaf.ConfigStrings, Doc: "instead of the image's own"},
 		{Name: "args", Kind: sheaf.ConfigStrings, Doc: "the arguments"},
 	}},

@@ -61,9 +61,11 @@ func (c *checker) mountPath(field, name, p, example string) bool {
 // maxPath leaves room for names below it in what the kernel takes, 4096 bytes.
 const maxPath = 1024
 
-// overlap checks that no mount or output lies at or within another.
+// place is where a directory is put before the task.
+type place struct{ field, what, path string }
+
+// overlap checks that no mount, output or directory of secrets lies at or within another.
 func (c *checker) overlap(job *sheaf.Job) {
-	type place struct{ field, what, path string }
 	var places []place
 	add := func(p place) {
 		if (&checker{}).mountPath("", "", p.path, "") { // what is wrong by itself is said already
@@ -75,6 +77,9 @@ func (c *checker) overlap(job *sheaf.Job) {
 	}
 	for i, out := range job.Outputs {
 		add(place{fmt.Sprintf("outputs[%d].path", i), "output " + quoted(out.Name), out.Path})
+	}
+	for _, p := range secretPlaces("task.secrets", job.Task.Secrets) {
+		add(p)
 	}
 	for i, b := range places {
 		for _, a := range places[:i] {

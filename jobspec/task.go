@@ -15,6 +15,7 @@ func (b *block) task(t *sheaf.Task) {
 	b.text("driver", &t.Driver)
 	b.one("config", 0, func(in *block) { in.config(t.Driver, &t.Config) })
 	b.templateMap("env", &t.Env)
+	b.each("secret", "secrets", 1, func(in *block) { t.Secrets = append(t.Secrets, in.secret()) })
 	b.duration("timeout", &t.Timeout)
 	b.text("kill_signal", &t.KillSignal)
 	b.duration("kill_timeout", &t.KillTimeout)
@@ -37,6 +38,7 @@ func (c *checker) task(path string, t *sheaf.Task) {
 	}
 	c.config(path+".config", t.Driver, t.Config)
 	c.env(path+".env", t.Env)
+	c.secrets(path+".secrets", t)
 	c.timeout(path+".timeout", t.Timeout)
 	c.oneOf(path+".kill_signal", "kill_signal", t.KillSignal, killSignals...)
 	c.duration(path+".kill_timeout", "kill_timeout", t.KillTimeout, minKillTimeout, MaxDelay)
@@ -53,15 +55,23 @@ var reserved = []string{
 func (c *checker) env(path string, env map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(env)) {
 		at := path + "." + key
-		switch {
-		case key == "":
-			c.bad(path, "a name of env is empty", "", "give it a name")
-		case strings.ContainsFunc(key, func(r rune) bool { return r == '=' || r < 0x21 || r == 0x7f }):
-			c.bad(at, fmt.Sprintf("env name %s holds a space, an = or a control character", quoted(key)), "", "write letters, digits and _")
-		case slices.Contains(reserved, key), strings.HasPrefix(key, "SHEAF_INPUT_"), strings.HasPrefix(key, "SHEAF_OUTPUT_"):
-			c.bad(at, fmt.Sprintf("env name %s is one that every task is given", quoted(key)), "", "take another name")
+		if key == "" {
+			at = path
 		}
-		c.template(at, env[key])
+		c.envName(at, key)
+		c.template(path+"."+key, env[key])
+	}
+}
+
+// envName checks the name of a variable that a task is to get.
+func (c *checker) envName(at, name string) {
+	switch {
+	case name == "":
+		c.bad(at, "a name of env is empty", "", "give it a name")
+	case strings.ContainsFunc(name, func(r rune) bool { return r == '=' || r < 0x21 || r == 0x7f }):
+		c.bad(at, fmt.Sprintf("env name %s holds a space, an = or a control character", quoted(name)), "", "write letters, digits and _")
+	case isTaskVariable(name):
+		c.bad(at, fmt.Sprintf("env name %s is one that every task is given", quoted(name)), "", "take another name")
 	}
 }
 
@@ -76,6 +86,9 @@ func (w *writer) task(t *sheaf.Task) {
 		w.close()
 	}
 	w.textMap("env", t.Env, quoteTemplate)
+	for _, x := range t.Secrets {
+		w.secret(x)
+	}
 	w.duration("timeout", t.Timeout, 0)
 	w.text("kill_signal", t.KillSignal, defaultKillSignal)
 	w.duration("kill_timeout", t.KillTimeout, defaultKillTimeout)

@@ -33,6 +33,7 @@ var Schema = sheaf.ConfigSchema{Driver: Name, Attributes: []sheaf.ConfigAttribut
 	{Name: "image", Kind: sheaf.ConfigString, Required: true, Doc: "a reference, `oci-archive:PATH` or `docker-archive:PATH`"},
 	{Name: "entrypoint", Kind: sheaf.ConfigStrings, Doc: "instead of the image's"},
 	{Name: "args", Kind: sheaf.ConfigStrings, Doc: "instead of the image's command"},
+	{Name: sheaf.RegistrySecret, Kind: sheaf.ConfigString, Doc: "the secret that the registry wants: `user:password`, or the JSON of a docker config"},
 }}
 
 const (
@@ -55,6 +56,8 @@ type config struct {
 	Image      string   `json:"image"`
 	Entrypoint []string `json:"entrypoint"`
 	Args       []string `json:"args"`
+	// RegistrySecret is the client's to read: its value comes with Prepare.
+	RegistrySecret string `json:"registry_secret"`
 }
 
 // Driver runs executions in containers.
