@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/events"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
@@ -97,6 +98,9 @@ type API interface {
 	Delete(ctx context.Context, id sheaf.RunID) (index uint64, err error)
 	// SetEligible sets whether a node gets new work.
 	SetEligible(ctx context.Context, id sheaf.NodeID, eligible bool) (index uint64, err error)
+
+	// Events is what happened lately, as this server has applied it.
+	Events() *events.Log
 
 	// Progress is what is measured of a run; the zero value on followers.
 	Progress(id sheaf.RunID) Progress

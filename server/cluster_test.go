@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"reflect"
 	"testing"
 	"time"
 
@@ -142,9 +143,28 @@ func TestThreeServersLoseTheirLeader(t *testing.T) {
 	}
 	back.out <- &wire.FromClient{Body: &wire.FromClient_Results{Results: r}}
 	run := next.awaitStatus(t, "r", sheaf.RunSucceeded)
+	sameEvents(t, rest)
 	for p := range 300 {
 		if row := run.Row(p); row.Attempt != 1 || row.Losses != 0 {
 			t.Fatalf("partition %d was touched by the change of leader: %+v", p, row)
 		}
+	}
+}
+
+// sameEvents fails unless both servers tell the same of the entries that both have applied.
+func sameEvents(t *testing.T, hosts []*host) {
+	t.Helper()
+	upTo := min(hosts[0].Events().Index(), hosts[1].Events().Index())
+	var all [2][]sheaf.Event
+	for i := range all {
+		events, _, _ := hosts[i].Events().Since(0, sheaf.Topics, 1<<20)
+		for _, e := range events {
+			if e.Index <= upTo {
+				all[i] = append(all[i], e)
+			}
+		}
+	}
+	if len(all[0]) < 10 || !reflect.DeepEqual(all[0], all[1]) {
+		t.Errorf("up to entry %d one server has %d events, the other %d: %+v\n%+v", upTo, len(all[0]), len(all[1]), all[0], all[1])
 	}
 }

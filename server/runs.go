@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/events"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/state"
@@ -24,6 +25,9 @@ func (s *Server) LastContact() time.Duration { return s.node.LastContact() }
 
 // Snapshot implements API.
 func (s *Server) Snapshot() *state.Snapshot { return s.store.Snapshot() }
+
+// Events implements API.
+func (s *Server) Events() *events.Log { return s.events }
 
 // VerifyRead implements API. What was acknowledged was applied here, since
 // this server led; so it is enough to know that it still does.

@@ -21,6 +21,7 @@ import (
 	"github.com/sheaf-run/agent/internal/gossip"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/consensus"
+	"github.com/sheaf-run/agent/server/events"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/leader"
 	"github.com/sheaf-run/agent/server/rpc"
@@ -62,6 +63,7 @@ type Server struct {
 	store   *state.Store
 	node    *consensus.Node
 	service *rpc.Service
+	events  *events.Log
 	nodes   *rpc.Nodes
 
 	term  atomic.Pointer[leader.Term] // while this server leads and takes work
@@ -88,7 +90,7 @@ func New(c Config) (*Server, error) {
 	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "data_dir", Msg: fmt.Sprintf("data directory %q is not absolute", c.DataDir), Hint: "write it from the root, as in /var/lib/sheaf"}
 	}
-	s := &Server{config: c, nodes: rpc.NewNodes(c.Dialer), begun: make(chan struct{}, 1), named: make(chan string, 1), ready: make(chan struct{})}
+	s := &Server{config: c, nodes: rpc.NewNodes(c.Dialer), events: events.New(), begun: make(chan struct{}, 1), named: make(chan string, 1), ready: make(chan struct{})}
 	identity := consensus.Identity{Server: c.ID, Region: c.Region}
 	var chunks state.ChunkStore = new(state.MemoryChunks)
 	if c.DataDir != "" {
@@ -106,7 +108,7 @@ func New(c Config) (*Server, error) {
 	s.store = state.New(chunks)
 	conf := consensus.Config{
 		Identity: identity, DataDir: c.DataDir, Address: c.Address, Listener: c.Raft,
-		Machine: &machine{fsm: fsm.New(s.store), named: s.named}, Logger: c.Logger, Lead: s.lead, Dial: c.Dialer.Raft,
+		Machine: newMachine(s.store, s.events, s.named), Logger: c.Logger, Lead: s.lead, Dial: c.Dialer.Raft,
 	}
 	if c.Expect != 1 {
 		if c.Gossip == nil {
@@ -192,9 +194,25 @@ func (s *Server) leading() (*rpc.Hub, error) {
 // machine is package fsm's as consensus wants it. It tells of the cluster's
 // name, which only the log has.
 type machine struct {
-	fsm   *fsm.Machine
-	named chan<- string
-	known string
+	fsm    *fsm.Machine
+	events *events.Log
+	named  chan<- string
+	known  string
+}
+
+func newMachine(store *state.Store, log *events.Log, named chan<- string) *machine {
+	m := &machine{fsm: fsm.New(store), events: log, named: named}
+	m.fsm.Observe(log.Applied)
+	return m
+}
+
+// Configured implements consensus.Configured.
+func (m *machine) Configured(index uint64, servers []consensus.Peer) {
+	var list []events.Server
+	for _, p := range servers {
+		list = append(list, events.Server{ID: p.ID, Address: p.Address, Voter: p.Voter})
+	}
+	m.events.Configured(index, list)
 }
 
 func (m *machine) Apply(index uint64, command []byte) (any, error) {
@@ -212,6 +230,7 @@ func (m *machine) Restore(r io.Reader) error {
 	if err := m.fsm.Restore(r); err != nil {
 		return err
 	}
+	m.events.Restored(m.fsm.Store().Snapshot())
 	m.tell()
 	return nil
 }

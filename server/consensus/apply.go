@@ -151,8 +151,12 @@ func (n *Node) Peers() []Peer {
 	if f.Error() != nil {
 		return nil
 	}
+	return peersOf(f.Configuration())
+}
+
+func peersOf(c raft.Configuration) []Peer {
 	var peers []Peer
-	for _, s := range f.Configuration().Servers {
+	for _, s := range c.Servers {
 		peers = append(peers, Peer{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})
 	}
 	return peers

@@ -18,6 +18,9 @@ type Machine interface {
 	Restore(r io.Reader) error
 }
 
+// Configured is told of each entry that says which servers there are, if a Machine is one.
+type Configured interface{ Configured(index uint64, servers []Peer) }
+
 // Image is an unchanging state.
 type Image interface {
 	WriteTo(w io.Writer) (int64, error)
@@ -37,6 +40,9 @@ func (a *adapter) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0
 func (a *adapter) ApplyBatch(logs []*raft.Log) []any {
 	replies := make([]any, len(logs))
 	for i, l := range logs {
+		if c, ok := a.machine.(Configured); ok && l.Type == raft.LogConfiguration && a.halted == nil {
+			c.Configured(l.Index, peersOf(raft.DecodeConfiguration(l.Data)))
+		}
 		if l.Type != raft.LogCommand {
 			continue
 		}

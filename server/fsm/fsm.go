@@ -26,9 +26,22 @@ var ErrUnknownCommand = errors.New("the log holds a command that this version do
 
 // Machine applies commands to a store. It is used by one goroutine.
 type Machine struct {
-	store  *state.Store
-	halted error
+	store   *state.Store
+	observe func(Applied)
+	halted  error
 }
+
+// Applied is an entry that was applied, and what it did.
+type Applied struct {
+	Index   uint64
+	Command *Command
+	Reply   Reply           // with Err set nothing has changed but cluster time
+	After   *state.Snapshot // the state with it
+	Changes []state.Change
+}
+
+// Observe has f called with every entry right after it was applied, in order. It comes before the first Apply.
+func (m *Machine) Observe(f func(Applied)) { m.observe = f }
 
 // New makes a machine over a store.
 func New(store *state.Store) *Machine { return &Machine{store: store} }
@@ -60,6 +73,9 @@ func (m *Machine) apply(index uint64, data []byte) (Reply, error) {
 		return Reply{}, err
 	}
 	s := &step{Txn: m.store.Begin(index, cmd.TimeMs), reply: Reply{Index: index}}
+	if m.observe != nil {
+		s.Track()
+	}
 	err = k.apply(s, cmd)
 	var refused *sheaf.Error
 	switch {
@@ -71,6 +87,9 @@ func (m *Machine) apply(index uint64, data []byte) (Reply, error) {
 	default:
 		s.Abort()
 		return Reply{}, fmt.Errorf("%s: %w", k.name, err)
+	}
+	if m.observe != nil {
+		m.observe(Applied{index, cmd, s.reply, m.store.Snapshot(), s.Changes()})
 	}
 	return s.reply, nil
 }

@@ -18,6 +18,8 @@ type Txn struct {
 	meta  meta
 	runs  map[sheaf.RunID]*RunTxn
 	order []*RunTxn // the runs in the order of first use, so that nothing depends on a map's
+
+	changes memdb.Changes // once committed, if tracked
 }
 
 // Begin starts the change made by the entry at index. Cluster time goes to
@@ -64,6 +66,7 @@ func (t *Txn) Commit() {
 		r.Modified = t.meta.Index
 		must(t.mem.Insert(tableRuns, r.Run))
 	}
+	t.changes = t.mem.Changes()
 	t.mem.Commit()
 	s := t.store
 	s.now.Store(&Snapshot{db: s.db.Snapshot(), meta: t.meta, abandoned: s.Snapshot().abandoned})

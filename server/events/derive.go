@@ -1,0 +1,65 @@
+package events
+
+import (
+	stdtime "time"
+
+	"github.com/sheaf-run/agent/server/fsm"
+	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+func time(ms int64) stdtime.Time { return stdtime.UnixMilli(ms).UTC() }
+
+// derived is the events of one entry.
+type derived struct {
+	index  uint64
+	at     stdtime.Time
+	after  *state.Snapshot
+	events []sheaf.Event
+}
+
+func (d *derived) add(e sheaf.Event) {
+	e.Index, e.Time = d.index, d.at
+	d.events = append(d.events, e)
+}
+
+// rows says what a change of a row of each table means. A table without an entry has no events;
+// a test names those that were forgotten.
+var rows = map[string]func(*derived, state.Change){
+	"runs":       of((*derived).run),
+	"nodes":      of((*derived).node),
+	"backups":    nil, // the command that placed it tells
+	"tombstones": nil, // the deleted run tells
+}
+
+// of makes a function over rows of one type from one over changes.
+func of[T any](f func(d *derived, before, after *T)) func(*derived, state.Change) {
+	return func(d *derived, c state.Change) {
+		before, _ := c.Before.(*T)
+		after, _ := c.After.(*T)
+		f(d, before, after)
+	}
+}
+
+// derive makes the events of an entry: first what its command did to partitions,
+// since that often is why a run's status changed, then what became of the rows.
+func (d *derived) derive(a fsm.Applied) {
+	d.command(a)
+	for _, c := range a.Changes {
+		if f := rows[c.Table]; f != nil {
+			f(d, c)
+		}
+	}
+}
+
+// named is an event of a row that has no more to tell than its name.
+func (d *derived) named(topic sheaf.Topic, noun, key, namespace string, before, after bool) {
+	what := "Changed"
+	switch {
+	case !before:
+		what = "Created"
+	case !after:
+		what = "Deleted"
+	}
+	d.add(sheaf.Event{Topic: topic, Type: noun + what, Key: key, Namespace: namespace})
+}
