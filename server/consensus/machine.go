@@ -19,7 +19,9 @@ type Machine interface {
 }
 
 // Configured is told of each entry that says which servers there are, if a Machine is one.
-type Configured interface{ Configured(index uint64, servers []Peer) }
+type Configured interface {
+	Configured(index uint64, servers []Peer)
+}
 
 // Image is an unchanging state.
 type Image interface {

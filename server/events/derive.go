@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	stdtime "time"
 
 	"github.com/sheaf-run/agent/server/fsm"
@@ -30,6 +31,10 @@ var rows = map[string]func(*derived, state.Change){
 	"nodes":      of((*derived).node),
 	"backups":    nil, // the command that placed it tells
 	"tombstones": nil, // the deleted run tells
+	"secrets": of(func(d *derived, before, after *state.Secret) {
+		row := cmp.Or(after, before)
+		d.named(sheaf.TopicSecret, "Secret", row.Name, row.Namespace, before != nil, after != nil)
+	}),
 }
 
 // of makes a function over rows of one type from one over changes.

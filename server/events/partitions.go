@@ -38,6 +38,8 @@ func (d *derived) command(a fsm.Applied) {
 		for _, e := range a.Reply.Ended {
 			d.executions("PartitionsReleased", e, sheaf.NodeID(c.NodePrepareFailed.Node), c.NodePrepareFailed.Error)
 		}
+	case *fsm.Command_SetOperator:
+		d.add(sheaf.Event{Topic: sheaf.TopicOperator, Type: "OperatorSettingsChanged", Key: "autopilot"})
 	case *fsm.Command_InvalidateOutput:
 		if a.Reply.Partitions > 0 {
 			d.executions("OutputsLost", c.InvalidateOutput.Outputs, "", c.InvalidateOutput.Reason)

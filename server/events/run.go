@@ -44,6 +44,15 @@ func (d *derived) run(before, after *state.Run) {
 		e.Reason = after.Error
 		d.add(e)
 	}
+	if was, is := before.Adjusted, after.Adjusted; was.Held != is.Held {
+		what := "RunReleased"
+		if is.Held {
+			what = "RunHeld"
+		}
+		d.add(ofRun(after, sheaf.TopicRun, what))
+	} else if was != is {
+		d.add(ofRun(after, sheaf.TopicRun, "RunAdjusted"))
+	}
 	if after.Image != before.Image {
 		e := ofRun(after, sheaf.TopicRun, "RunImageResolved")
 		e.Reason = after.Image
