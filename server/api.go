@@ -101,6 +101,16 @@ type API interface {
 
 	// Events is what happened lately, as this server has applied it.
 	Events() *events.Log
+	// Drain begins to empty a node, or gives the emptying another deadline. What still
+	// runs there after the deadline is ended and placed elsewhere; 0 is at once,
+	// less than 0 waits for ever.
+	Drain(ctx context.Context, id sheaf.NodeID, deadline time.Duration) (index uint64, err error)
+	// CancelDrain makes a node that is being emptied, or was, eligible again.
+	CancelDrain(ctx context.Context, id sheaf.NodeID) (index uint64, err error)
+	// DrainProgress says how far the emptying of a node is.
+	DrainProgress(id sheaf.NodeID) (sheaf.DrainProgress, error)
+	// Purge forgets a node that is down; with force although outputs lie only there.
+	Purge(ctx context.Context, id sheaf.NodeID, force bool) (index uint64, err error)
 
 	// Progress is what is measured of a run; the zero value on followers.
 	Progress(id sheaf.RunID) Progress

@@ -158,12 +158,6 @@ func (s *Server) Delete(ctx context.Context, id sheaf.RunID) (uint64, error) {
 	return done.Index, err
 }
 
-// SetEligible implements API.
-func (s *Server) SetEligible(ctx context.Context, id sheaf.NodeID, eligible bool) (uint64, error) {
-	_, done, err := s.change(ctx, "", &fsm.Command{Body: &fsm.Command_SetNodeEligibility{SetNodeEligibility: &fsm.SetNodeEligibility{Node: string(id), Eligible: eligible}}})
-	return done.Index, err
-}
-
 // Node implements API.
 func (s *Server) Node(id sheaf.NodeID) (wire.NodesClient, error) {
 	n := s.store.Snapshot().Node(id)

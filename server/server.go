@@ -24,6 +24,7 @@ import (
 	"github.com/sheaf-run/agent/server/events"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/leader"
+	"github.com/sheaf-run/agent/server/liveness"
 	"github.com/sheaf-run/agent/server/rpc"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
@@ -43,6 +44,14 @@ type Config struct {
 	Logger *slog.Logger // discards when nil
 
 	Retention Retention
+	Heartbeat Heartbeat
+}
+
+// Heartbeat says when a node counts as lost; a zero field takes its default.
+type Heartbeat struct {
+	Lease   time.Duration // after which a node that is not heard of begins nothing new (9 s)
+	Grace   time.Duration // after the lease, until it is declared lost (3 s)
+	Outputs time.Duration // after that, until outputs that lie only there and are needed are made again (5 min)
 }
 
 // Retention says how long runs that are over are kept; a zero field takes its default.
@@ -55,7 +64,17 @@ type Retention struct {
 const (
 	keepRuns = 100
 	keepFor  = 7 * 24 * time.Hour
+	// outputsGrace is longer than the restart of a machine.
+	outputsGrace = 5 * time.Minute
 )
+
+func (h *Heartbeat) fill() {
+	for field, usual := range map[*time.Duration]time.Duration{&h.Lease: liveness.Lease, &h.Grace: liveness.Grace, &h.Outputs: outputsGrace} {
+		if *field == 0 {
+			*field = usual
+		}
+	}
+}
 
 // Server is one server. Its methods may be called concurrently, also before Run.
 type Server struct {
@@ -87,6 +106,7 @@ func New(c Config) (*Server, error) {
 	if c.Retention.Age == 0 {
 		c.Retention.Age = keepFor
 	}
+	c.Heartbeat.fill()
 	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "data_dir", Msg: fmt.Sprintf("data directory %q is not absolute", c.DataDir), Hint: "write it from the root, as in /var/lib/sheaf"}
 	}
@@ -164,6 +184,7 @@ func (s *Server) lead(ctx context.Context, number uint64) error {
 	t := leader.New(leader.Config{
 		Number: number, Region: s.config.Region, Log: s.node, Store: s.store, Gossip: s.config.Gossip, Logger: s.config.Logger,
 		NewCluster: consensus.NewID, KeepRuns: s.config.Retention.Runs, KeepFor: s.config.Retention.Age,
+		Lease: s.config.Heartbeat.Lease, Grace: s.config.Heartbeat.Grace, OutputsGrace: s.config.Heartbeat.Outputs,
 	})
 	defer s.term.Store(nil)
 	return t.Run(ctx, func() {

@@ -27,6 +27,23 @@ type Node struct {
 	Drivers    []NodeDriver      `json:"drivers"`
 	Sources    []NodeSource      `json:"sources,omitempty"`
 	Registered time.Time         `json:"registered"`
+	Drain      *NodeDrain        `json:"drain,omitempty"` // nil unless it is being emptied, or was
+}
+
+// NodeDrain is the emptying of a node: it gets nothing new, what runs there
+// goes on until the deadline, and committed outputs move to other nodes.
+type NodeDrain struct {
+	Began    time.Time  `json:"began"`
+	Deadline *time.Time `json:"deadline,omitempty"` // what still runs then is ended and placed elsewhere; nil is none
+	Done     *time.Time `json:"done,omitempty"`     // since then nothing is left there
+}
+
+// DrainProgress is how far the emptying of a node is.
+type DrainProgress struct {
+	Node    Node     `json:"node"`
+	Running int      `json:"running"` // executions assigned there
+	Outputs int      `json:"outputs"` // committed outputs and merged results that still lie there
+	Waiting []string `json:"waiting"` // what it waits for, in words
 }
 
 // NodeDriver is a task driver of a node.

@@ -41,6 +41,11 @@ func (r Ranges) Len() int {
 	return n
 }
 
+// Union is what is in r or in o, which may be in any order and overlap. Neither is changed.
+func (r Ranges) Union(o Ranges) Ranges {
+	return append(append(make(Ranges, 0, len(r)+len(o)), r...), o...).normal()
+}
+
 // Contains reports whether i is in r.
 func (r Ranges) Contains(i int) bool {
 	for _, x := range r {

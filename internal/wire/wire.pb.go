@@ -667,6 +667,9 @@ type FromClient struct {
 	//	*FromClient_TakenBack
 	//	*FromClient_Pulse
 	//	*FromClient_Prepared
+	//	*FromClient_Lacking
+	//	*FromClient_Fetched
+	//	*FromClient_Deleted
 	Body          isFromClient_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -763,6 +766,33 @@ func (x *FromClient) GetPrepared() *PrepareResult {
 	return nil
 }
 
+func (x *FromClient) GetLacking() *Lacking {
+	if x != nil {
+		if x, ok := x.Body.(*FromClient_Lacking); ok {
+			return x.Lacking
+		}
+	}
+	return nil
+}
+
+func (x *FromClient) GetFetched() *Fetched {
+	if x != nil {
+		if x, ok := x.Body.(*FromClient_Fetched); ok {
+			return x.Fetched
+		}
+	}
+	return nil
+}
+
+func (x *FromClient) GetDeleted() *Deleted {
+	if x != nil {
+		if x, ok := x.Body.(*FromClient_Deleted); ok {
+			return x.Deleted
+		}
+	}
+	return nil
+}
+
 type isFromClient_Body interface {
 	isFromClient_Body()
 }
@@ -791,6 +821,18 @@ type FromClient_Prepared struct {
 	Prepared *PrepareResult `protobuf:"bytes,6,opt,name=prepared,proto3,oneof"`
 }
 
+type FromClient_Lacking struct {
+	Lacking *Lacking `protobuf:"bytes,7,opt,name=lacking,proto3,oneof"`
+}
+
+type FromClient_Fetched struct {
+	Fetched *Fetched `protobuf:"bytes,8,opt,name=fetched,proto3,oneof"`
+}
+
+type FromClient_Deleted struct {
+	Deleted *Deleted `protobuf:"bytes,9,opt,name=deleted,proto3,oneof"`
+}
+
 func (*FromClient_Hello) isFromClient_Body() {}
 
 func (*FromClient_Results) isFromClient_Body() {}
@@ -803,6 +845,180 @@ func (*FromClient_Pulse) isFromClient_Body() {}
 
 func (*FromClient_Prepared) isFromClient_Body() {}
 
+func (*FromClient_Lacking) isFromClient_Body() {}
+
+func (*FromClient_Fetched) isFromClient_Body() {}
+
+func (*FromClient_Deleted) isFromClient_Body() {}
+
+// Lacking says of committed outputs that this node does not have them any
+// more, or that they are damaged. A node speaks for itself only.
+type Lacking struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outputs       *Executions            `protobuf:"bytes,1,opt,name=outputs,proto3" json:"outputs,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lacking) Reset() {
+	*x = Lacking{}
+	mi := &file_wire_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lacking) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lacking) ProtoMessage() {}
+
+func (x *Lacking) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lacking.ProtoReflect.Descriptor instead.
+func (*Lacking) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Lacking) GetOutputs() *Executions {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *Lacking) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Fetched answers Fetch: what is here now, durably, and why the rest is not.
+type Fetched struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kept          *Executions            `protobuf:"bytes,2,opt,name=kept,proto3" json:"kept,omitempty"`
+	Result        bool                   `protobuf:"varint,3,opt,name=result,proto3" json:"result,omitempty"` // the merged manifest is here too, where it was asked for
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fetched) Reset() {
+	*x = Fetched{}
+	mi := &file_wire_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fetched) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fetched) ProtoMessage() {}
+
+func (x *Fetched) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fetched.ProtoReflect.Descriptor instead.
+func (*Fetched) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Fetched) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Fetched) GetKept() *Executions {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *Fetched) GetResult() bool {
+	if x != nil {
+		return x.Result
+	}
+	return false
+}
+
+func (x *Fetched) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// Deleted confirms that nothing is kept here of runs of which RunEnd said to delete it.
+type Deleted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runs          []string               `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deleted) Reset() {
+	*x = Deleted{}
+	mi := &file_wire_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deleted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deleted) ProtoMessage() {}
+
+func (x *Deleted) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deleted.ProtoReflect.Descriptor instead.
+func (*Deleted) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Deleted) GetRuns() []string {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
 // Hello lists all that the client has, so that both sides agree before work flows.
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -812,13 +1028,14 @@ type Hello struct {
 	Queued        []*Executions          `protobuf:"bytes,4,rep,name=queued,proto3" json:"queued,omitempty"`
 	Executing     []*Executions          `protobuf:"bytes,5,rep,name=executing,proto3" json:"executing,omitempty"`
 	Finished      []*Executions          `protobuf:"bytes,6,rep,name=finished,proto3" json:"finished,omitempty"` // ended, durable, unanswered
+	Kept          []string               `protobuf:"bytes,7,rep,name=kept,proto3" json:"kept,omitempty"`         // runs of which anything is stored; those that are deleted are answered by RunEnd
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1047,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1060,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Hello) GetNode() string {
@@ -888,6 +1105,13 @@ func (x *Hello) GetFinished() []*Executions {
 	return nil
 }
 
+func (x *Hello) GetKept() []string {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 // TakenBack confirms which queued executions were dropped for a TakeBack.
 type TakenBack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -899,7 +1123,7 @@ type TakenBack struct {
 
 func (x *TakenBack) Reset() {
 	*x = TakenBack{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1135,7 @@ func (x *TakenBack) String() string {
 func (*TakenBack) ProtoMessage() {}
 
 func (x *TakenBack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1148,7 @@ func (x *TakenBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakenBack.ProtoReflect.Descriptor instead.
 func (*TakenBack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TakenBack) GetId() uint64 {
@@ -954,7 +1178,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1190,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1203,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Pulse) GetSequence() uint64 {
@@ -1021,7 +1245,7 @@ type RunRate struct {
 
 func (x *RunRate) Reset() {
 	*x = RunRate{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1257,7 @@ func (x *RunRate) String() string {
 func (*RunRate) ProtoMessage() {}
 
 func (x *RunRate) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1270,7 @@ func (x *RunRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRate.ProtoReflect.Descriptor instead.
 func (*RunRate) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RunRate) GetRun() string {
@@ -1083,7 +1307,7 @@ type PrepareResult struct {
 
 func (x *PrepareResult) Reset() {
 	*x = PrepareResult{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1319,7 @@ func (x *PrepareResult) String() string {
 func (*PrepareResult) ProtoMessage() {}
 
 func (x *PrepareResult) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1332,7 @@ func (x *PrepareResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResult.ProtoReflect.Descriptor instead.
 func (*PrepareResult) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PrepareResult) GetRun() string {
@@ -1152,6 +1376,7 @@ type FromServer struct {
 	//	*FromServer_Answers
 	//	*FromServer_Lease
 	//	*FromServer_End
+	//	*FromServer_Fetch
 	Body          isFromServer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1159,7 +1384,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1396,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1409,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FromServer) GetBody() isFromServer_Body {
@@ -1266,6 +1491,15 @@ func (x *FromServer) GetEnd() *RunEnd {
 	return nil
 }
 
+func (x *FromServer) GetFetch() *Fetch {
+	if x != nil {
+		if x, ok := x.Body.(*FromServer_Fetch); ok {
+			return x.Fetch
+		}
+	}
+	return nil
+}
+
 type isFromServer_Body interface {
 	isFromServer_Body()
 }
@@ -1302,6 +1536,10 @@ type FromServer_End struct {
 	End *RunEnd `protobuf:"bytes,8,opt,name=end,proto3,oneof"`
 }
 
+type FromServer_Fetch struct {
+	Fetch *Fetch `protobuf:"bytes,9,opt,name=fetch,proto3,oneof"`
+}
+
 func (*FromServer_Welcome) isFromServer_Body() {}
 
 func (*FromServer_Run) isFromServer_Body() {}
@@ -1318,20 +1556,125 @@ func (*FromServer_Lease) isFromServer_Body() {}
 
 func (*FromServer_End) isFromServer_Body() {}
 
+func (*FromServer_Fetch) isFromServer_Body() {}
+
+// Fetch has a node copy committed outputs, with their records and logs, from
+// another that is being emptied. The answer is Fetched; the log says where they lie.
+type Fetch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Outputs       *Executions            `protobuf:"bytes,2,opt,name=outputs,proto3" json:"outputs,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`                                  // 32 bytes each: of the output's manifest, zeros for a failed attempt
+	From          string                 `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`                                      // the node that has them
+	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`                                // of its RPC listener
+	Token         []byte                 `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`                                    // for its Nodes service
+	MergeAttempt  uint32                 `protobuf:"varint,7,opt,name=merge_attempt,json=mergeAttempt,proto3" json:"merge_attempt,omitempty"` // not 0: the merged manifest of this attempt too
+	MergedDigest  []byte                 `protobuf:"bytes,8,opt,name=merged_digest,json=mergedDigest,proto3" json:"merged_digest,omitempty"`  // its sha256
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fetch) Reset() {
+	*x = Fetch{}
+	mi := &file_wire_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fetch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fetch) ProtoMessage() {}
+
+func (x *Fetch) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
+func (*Fetch) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Fetch) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Fetch) GetOutputs() *Executions {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *Fetch) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Fetch) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Fetch) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Fetch) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *Fetch) GetMergeAttempt() uint32 {
+	if x != nil {
+		return x.MergeAttempt
+	}
+	return 0
+}
+
+func (x *Fetch) GetMergedDigest() []byte {
+	if x != nil {
+		return x.MergedDigest
+	}
+	return nil
+}
+
 // Welcome answers Hello: of what the client listed, keep all but these.
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	LeaseMs       uint32                 `protobuf:"varint,2,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
-	Kill          []*Executions          `protobuf:"bytes,3,rep,name=kill,proto3" json:"kill,omitempty"`   // no longer valid
-	Start         []*Executions          `protobuf:"bytes,4,rep,name=start,proto3" json:"start,omitempty"` // queued at the client, valid: may begin
+	Kill          []*Executions          `protobuf:"bytes,3,rep,name=kill,proto3" json:"kill,omitempty"`                      // no longer valid
+	Start         []*Executions          `protobuf:"bytes,4,rep,name=start,proto3" json:"start,omitempty"`                    // queued at the client, valid: may begin
+	DataKey       []byte                 `protobuf:"bytes,5,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"` // Ed25519 public key: this term's data tokens are signed with its other half
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1686,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1699,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Welcome) GetTerm() uint64 {
@@ -1387,6 +1730,13 @@ func (x *Welcome) GetStart() []*Executions {
 	return nil
 }
 
+func (x *Welcome) GetDataKey() []byte {
+	if x != nil {
+		return x.DataKey
+	}
+	return nil
+}
+
 // Lease extends the client's lease; it is granted only by a leader that has
 // just verified its quorum. When it runs out, the client starts nothing new
 // and goes on with what runs.
@@ -1400,7 +1750,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1762,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1775,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Lease) GetSequence() uint64 {
@@ -1454,7 +1804,7 @@ type TakeBack struct {
 
 func (x *TakeBack) Reset() {
 	*x = TakeBack{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1816,7 @@ func (x *TakeBack) String() string {
 func (*TakeBack) ProtoMessage() {}
 
 func (x *TakeBack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1829,7 @@ func (x *TakeBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeBack.ProtoReflect.Descriptor instead.
 func (*TakeBack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TakeBack) GetId() uint64 {
@@ -1527,7 +1877,7 @@ type RunSpec struct {
 
 func (x *RunSpec) Reset() {
 	*x = RunSpec{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1889,7 @@ func (x *RunSpec) String() string {
 func (*RunSpec) ProtoMessage() {}
 
 func (x *RunSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1902,7 @@ func (x *RunSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunSpec.ProtoReflect.Descriptor instead.
 func (*RunSpec) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RunSpec) GetRun() string {
@@ -1622,7 +1972,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1984,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1997,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RunEnd) GetRun() string {
@@ -1681,7 +2031,7 @@ type ManifestChunk struct {
 
 func (x *ManifestChunk) Reset() {
 	*x = ManifestChunk{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +2043,7 @@ func (x *ManifestChunk) String() string {
 func (*ManifestChunk) ProtoMessage() {}
 
 func (x *ManifestChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +2056,7 @@ func (x *ManifestChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestChunk.ProtoReflect.Descriptor instead.
 func (*ManifestChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ManifestChunk) GetRun() string {
@@ -1783,7 +2133,7 @@ type ManifestSeal struct {
 
 func (x *ManifestSeal) Reset() {
 	*x = ManifestSeal{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +2145,7 @@ func (x *ManifestSeal) String() string {
 func (*ManifestSeal) ProtoMessage() {}
 
 func (x *ManifestSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +2158,7 @@ func (x *ManifestSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestSeal.ProtoReflect.Descriptor instead.
 func (*ManifestSeal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ManifestSeal) GetRun() string {
@@ -1887,7 +2237,7 @@ type PutManifestRequest struct {
 
 func (x *PutManifestRequest) Reset() {
 	*x = PutManifestRequest{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2249,7 @@ func (x *PutManifestRequest) String() string {
 func (*PutManifestRequest) ProtoMessage() {}
 
 func (x *PutManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2262,7 @@ func (x *PutManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManifestRequest.ProtoReflect.Descriptor instead.
 func (*PutManifestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PutManifestRequest) GetBody() isPutManifestRequest_Body {
@@ -1967,7 +2317,7 @@ type PutManifestResponse struct {
 
 func (x *PutManifestResponse) Reset() {
 	*x = PutManifestResponse{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2329,7 @@ func (x *PutManifestResponse) String() string {
 func (*PutManifestResponse) ProtoMessage() {}
 
 func (x *PutManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2342,7 @@ func (x *PutManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManifestResponse.ProtoReflect.Descriptor instead.
 func (*PutManifestResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PutManifestResponse) GetContiguous() uint32 {
@@ -2021,7 +2371,7 @@ type ReadManifestRequest struct {
 
 func (x *ReadManifestRequest) Reset() {
 	*x = ReadManifestRequest{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2383,7 @@ func (x *ReadManifestRequest) String() string {
 func (*ReadManifestRequest) ProtoMessage() {}
 
 func (x *ReadManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2396,7 @@ func (x *ReadManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadManifestRequest.ProtoReflect.Descriptor instead.
 func (*ReadManifestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadManifestRequest) GetRun() string {
@@ -2089,7 +2439,7 @@ type ReadOutputsRequest struct {
 
 func (x *ReadOutputsRequest) Reset() {
 	*x = ReadOutputsRequest{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2451,7 @@ func (x *ReadOutputsRequest) String() string {
 func (*ReadOutputsRequest) ProtoMessage() {}
 
 func (x *ReadOutputsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2464,7 @@ func (x *ReadOutputsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputsRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadOutputsRequest) GetRun() string {
@@ -2153,13 +2503,14 @@ type Outputs struct {
 	Node          []uint32               `protobuf:"varint,3,rep,packed,name=node,proto3" json:"node,omitempty"` // place in nodes
 	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`     // 32 bytes each
 	Nodes         []string               `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Token         []byte                 `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"` // a data token for reading them from those nodes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Outputs) Reset() {
 	*x = Outputs{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2522,7 @@ func (x *Outputs) String() string {
 func (*Outputs) ProtoMessage() {}
 
 func (x *Outputs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2535,7 @@ func (x *Outputs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outputs.ProtoReflect.Descriptor instead.
 func (*Outputs) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Outputs) GetPartition() []uint32 {
@@ -2222,6 +2573,13 @@ func (x *Outputs) GetNodes() []string {
 	return nil
 }
 
+func (x *Outputs) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 type SealResultRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -2238,7 +2596,7 @@ type SealResultRequest struct {
 
 func (x *SealResultRequest) Reset() {
 	*x = SealResultRequest{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2608,7 @@ func (x *SealResultRequest) String() string {
 func (*SealResultRequest) ProtoMessage() {}
 
 func (x *SealResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2621,7 @@ func (x *SealResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResultRequest.ProtoReflect.Descriptor instead.
 func (*SealResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SealResultRequest) GetRun() string {
@@ -2331,7 +2689,7 @@ type SealResultResponse struct {
 
 func (x *SealResultResponse) Reset() {
 	*x = SealResultResponse{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2701,7 @@ func (x *SealResultResponse) String() string {
 func (*SealResultResponse) ProtoMessage() {}
 
 func (x *SealResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2714,7 @@ func (x *SealResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResultResponse.ProtoReflect.Descriptor instead.
 func (*SealResultResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SealResultResponse) GetVerdict() Verdict {
@@ -2379,7 +2737,7 @@ type ReadSecretsRequest struct {
 
 func (x *ReadSecretsRequest) Reset() {
 	*x = ReadSecretsRequest{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2749,7 @@ func (x *ReadSecretsRequest) String() string {
 func (*ReadSecretsRequest) ProtoMessage() {}
 
 func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2762,7 @@ func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ReadSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadSecretsRequest) GetRun() string {
@@ -2437,7 +2795,7 @@ type ReadSecretsResponse struct {
 
 func (x *ReadSecretsResponse) Reset() {
 	*x = ReadSecretsResponse{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2807,7 @@ func (x *ReadSecretsResponse) String() string {
 func (*ReadSecretsResponse) ProtoMessage() {}
 
 func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2820,7 @@ func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ReadSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadSecretsResponse) GetSecrets() []*SecretValue {
@@ -2484,7 +2842,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2496,7 +2854,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2509,7 +2867,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SecretValue) GetName() string {
@@ -2543,7 +2901,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2913,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2926,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PreviewRequest) GetJobJson() []byte {
@@ -2599,7 +2957,7 @@ type PreviewReply struct {
 
 func (x *PreviewReply) Reset() {
 	*x = PreviewReply{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2969,7 @@ func (x *PreviewReply) String() string {
 func (*PreviewReply) ProtoMessage() {}
 
 func (x *PreviewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2982,7 @@ func (x *PreviewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewReply.ProtoReflect.Descriptor instead.
 func (*PreviewReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PreviewReply) GetBody() isPreviewReply_Body {
@@ -2683,7 +3041,7 @@ type PreviewTotal struct {
 
 func (x *PreviewTotal) Reset() {
 	*x = PreviewTotal{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +3053,7 @@ func (x *PreviewTotal) String() string {
 func (*PreviewTotal) ProtoMessage() {}
 
 func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +3066,7 @@ func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewTotal.ProtoReflect.Descriptor instead.
 func (*PreviewTotal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PreviewTotal) GetPartitions() uint32 {
@@ -2775,7 +3133,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2787,7 +3145,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2800,7 +3158,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReadLogRequest) GetRun() string {
@@ -2865,7 +3223,7 @@ type LogPiece struct {
 
 func (x *LogPiece) Reset() {
 	*x = LogPiece{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2877,7 +3235,7 @@ func (x *LogPiece) String() string {
 func (*LogPiece) ProtoMessage() {}
 
 func (x *LogPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2890,7 +3248,7 @@ func (x *LogPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPiece.ProtoReflect.Descriptor instead.
 func (*LogPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LogPiece) GetOffset() uint64 {
@@ -2936,7 +3294,7 @@ type ReadRecordsRequest struct {
 
 func (x *ReadRecordsRequest) Reset() {
 	*x = ReadRecordsRequest{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3306,7 @@ func (x *ReadRecordsRequest) String() string {
 func (*ReadRecordsRequest) ProtoMessage() {}
 
 func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3319,7 @@ func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReadRecordsRequest) GetRun() string {
@@ -3001,21 +3359,30 @@ func (x *ReadRecordsRequest) GetLogs() bool {
 
 // ReadRecordsReply is one record, or a further piece of its logs.
 type ReadRecordsReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	ExitCode      int32                  `protobuf:"zigzag32,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
-	ManifestJson  []byte                 `protobuf:"bytes,4,opt,name=manifest_json,json=manifestJson,proto3" json:"manifest_json,omitempty"` // its files, a line of JSON (sheaf.File) each, as digested; in the first piece only
-	Stdout        []byte                 `protobuf:"bytes,5,opt,name=stdout,proto3" json:"stdout,omitempty"`
-	Stderr        []byte                 `protobuf:"bytes,6,opt,name=stderr,proto3" json:"stderr,omitempty"`
-	More          bool                   `protobuf:"varint,7,opt,name=more,proto3" json:"more,omitempty"` // the next message goes on with this record's logs
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Partition    uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Attempt      uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	ExitCode     int32                  `protobuf:"zigzag32,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	ManifestJson []byte                 `protobuf:"bytes,4,opt,name=manifest_json,json=manifestJson,proto3" json:"manifest_json,omitempty"` // its files, a line of JSON (sheaf.File) each, as digested; in the first piece only
+	Stdout       []byte                 `protobuf:"bytes,5,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	Stderr       []byte                 `protobuf:"bytes,6,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	More         bool                   `protobuf:"varint,7,opt,name=more,proto3" json:"more,omitempty"` // the next message goes on with this record's logs
+	// in the first piece only
+	Generation    uint32 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
+	Outcome       uint32 `protobuf:"varint,9,opt,name=outcome,proto3" json:"outcome,omitempty"`  // sheaf.Outcome
+	Failure       uint32 `protobuf:"varint,10,opt,name=failure,proto3" json:"failure,omitempty"` // sheaf.FailureKind
+	StartedMs     int64  `protobuf:"varint,11,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	DurationMs    uint32 `protobuf:"varint,12,opt,name=duration_ms,json=durationMs,proto3" json:"duration_ms,omitempty"`
+	CpuMs         uint32 `protobuf:"varint,13,opt,name=cpu_ms,json=cpuMs,proto3" json:"cpu_ms,omitempty"`
+	PeakMemory    uint64 `protobuf:"varint,14,opt,name=peak_memory,json=peakMemory,proto3" json:"peak_memory,omitempty"` // bytes
+	Message       string `protobuf:"bytes,15,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadRecordsReply) Reset() {
 	*x = ReadRecordsReply{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3394,7 @@ func (x *ReadRecordsReply) String() string {
 func (*ReadRecordsReply) ProtoMessage() {}
 
 func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3407,7 @@ func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsReply.ProtoReflect.Descriptor instead.
 func (*ReadRecordsReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadRecordsReply) GetPartition() uint32 {
@@ -3092,6 +3459,62 @@ func (x *ReadRecordsReply) GetMore() bool {
 	return false
 }
 
+func (x *ReadRecordsReply) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ReadRecordsReply) GetOutcome() uint32 {
+	if x != nil {
+		return x.Outcome
+	}
+	return 0
+}
+
+func (x *ReadRecordsReply) GetFailure() uint32 {
+	if x != nil {
+		return x.Failure
+	}
+	return 0
+}
+
+func (x *ReadRecordsReply) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *ReadRecordsReply) GetDurationMs() uint32 {
+	if x != nil {
+		return x.DurationMs
+	}
+	return 0
+}
+
+func (x *ReadRecordsReply) GetCpuMs() uint32 {
+	if x != nil {
+		return x.CpuMs
+	}
+	return 0
+}
+
+func (x *ReadRecordsReply) GetPeakMemory() uint64 {
+	if x != nil {
+		return x.PeakMemory
+	}
+	return 0
+}
+
+func (x *ReadRecordsReply) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type ReadFileRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -3107,7 +3530,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3542,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3555,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReadFileRequest) GetRun() string {
@@ -3193,7 +3616,7 @@ type FilePiece struct {
 
 func (x *FilePiece) Reset() {
 	*x = FilePiece{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3628,7 @@ func (x *FilePiece) String() string {
 func (*FilePiece) ProtoMessage() {}
 
 func (x *FilePiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3641,7 @@ func (x *FilePiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilePiece.ProtoReflect.Descriptor instead.
 func (*FilePiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FilePiece) GetData() []byte {
@@ -3238,7 +3661,7 @@ type ReadResultRequest struct {
 
 func (x *ReadResultRequest) Reset() {
 	*x = ReadResultRequest{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3250,7 +3673,7 @@ func (x *ReadResultRequest) String() string {
 func (*ReadResultRequest) ProtoMessage() {}
 
 func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3263,7 +3686,7 @@ func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResultRequest.ProtoReflect.Descriptor instead.
 func (*ReadResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadResultRequest) GetRun() string {
@@ -3290,7 +3713,7 @@ type ResultPiece struct {
 
 func (x *ResultPiece) Reset() {
 	*x = ResultPiece{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3302,7 +3725,7 @@ func (x *ResultPiece) String() string {
 func (*ResultPiece) ProtoMessage() {}
 
 func (x *ResultPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3738,7 @@ func (x *ResultPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultPiece.ProtoReflect.Descriptor instead.
 func (*ResultPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ResultPiece) GetData() []byte {
@@ -3338,7 +3761,7 @@ type KeyringRequest struct {
 
 func (x *KeyringRequest) Reset() {
 	*x = KeyringRequest{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3773,7 @@ func (x *KeyringRequest) String() string {
 func (*KeyringRequest) ProtoMessage() {}
 
 func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3786,7 @@ func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringRequest.ProtoReflect.Descriptor instead.
 func (*KeyringRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *KeyringRequest) GetOperation() string {
@@ -3398,7 +3821,7 @@ type KeyringResponse struct {
 
 func (x *KeyringResponse) Reset() {
 	*x = KeyringResponse{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3410,7 +3833,7 @@ func (x *KeyringResponse) String() string {
 func (*KeyringResponse) ProtoMessage() {}
 
 func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3423,7 +3846,7 @@ func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringResponse.ProtoReflect.Descriptor instead.
 func (*KeyringResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *KeyringResponse) GetIds() []string {
@@ -3449,7 +3872,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3884,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3897,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 // StatsResponse says it.
@@ -3489,7 +3912,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3501,7 +3924,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3514,7 +3937,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StatsResponse) GetLastContactMs() int64 {
@@ -3548,7 +3971,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3560,7 +3983,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3573,7 +3996,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LeaveRequest) GetServer() string {
@@ -3591,7 +4014,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3603,7 +4026,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3616,7 +4039,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{46}
+	return file_wire_proto_rawDescGZIP(), []int{50}
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -3679,7 +4102,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x10RegisterResponse\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\xd2\x02\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\xee\x03\n" +
 	"\n" +
 	"FromClient\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.sheaf.wire.v1.HelloH\x00R\x05hello\x122\n" +
@@ -3688,15 +4111,29 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"taken_back\x18\x04 \x01(\v2\x18.sheaf.wire.v1.TakenBackH\x00R\ttakenBack\x12,\n" +
 	"\x05pulse\x18\x05 \x01(\v2\x14.sheaf.wire.v1.PulseH\x00R\x05pulse\x12:\n" +
-	"\bprepared\x18\x06 \x01(\v2\x1c.sheaf.wire.v1.PrepareResultH\x00R\bpreparedB\x06\n" +
-	"\x04body\"\xf1\x01\n" +
+	"\bprepared\x18\x06 \x01(\v2\x1c.sheaf.wire.v1.PrepareResultH\x00R\bprepared\x122\n" +
+	"\alacking\x18\a \x01(\v2\x16.sheaf.wire.v1.LackingH\x00R\alacking\x122\n" +
+	"\afetched\x18\b \x01(\v2\x16.sheaf.wire.v1.FetchedH\x00R\afetched\x122\n" +
+	"\adeleted\x18\t \x01(\v2\x16.sheaf.wire.v1.DeletedH\x00R\adeletedB\x06\n" +
+	"\x04body\"V\n" +
+	"\aLacking\x123\n" +
+	"\aoutputs\x18\x01 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"v\n" +
+	"\aFetched\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12-\n" +
+	"\x04kept\x18\x02 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\x04kept\x12\x16\n" +
+	"\x06result\x18\x03 \x01(\bR\x06result\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\x1d\n" +
+	"\aDeleted\x12\x12\n" +
+	"\x04runs\x18\x01 \x03(\tR\x04runs\"\x85\x02\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x121\n" +
 	"\x06queued\x18\x04 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\x06queued\x127\n" +
 	"\texecuting\x18\x05 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\texecuting\x125\n" +
-	"\bfinished\x18\x06 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\bfinished\"P\n" +
+	"\bfinished\x18\x06 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\bfinished\x12\x12\n" +
+	"\x04kept\x18\a \x03(\tR\x04kept\"P\n" +
 	"\tTakenBack\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\adropped\x18\x02 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\adropped\"y\n" +
@@ -3713,7 +4150,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x18\n" +
-	"\ainvalid\x18\x04 \x01(\bR\ainvalid\"\x9f\x03\n" +
+	"\ainvalid\x18\x04 \x01(\bR\ainvalid\"\xcd\x03\n" +
 	"\n" +
 	"FromServer\x122\n" +
 	"\awelcome\x18\x01 \x01(\v2\x16.sheaf.wire.v1.WelcomeH\x00R\awelcome\x12*\n" +
@@ -3723,13 +4160,24 @@ const file_wire_proto_rawDesc = "" +
 	"\ttake_back\x18\x05 \x01(\v2\x17.sheaf.wire.v1.TakeBackH\x00R\btakeBack\x122\n" +
 	"\aanswers\x18\x06 \x01(\v2\x16.sheaf.wire.v1.AnswersH\x00R\aanswers\x12,\n" +
 	"\x05lease\x18\a \x01(\v2\x14.sheaf.wire.v1.LeaseH\x00R\x05lease\x12)\n" +
-	"\x03end\x18\b \x01(\v2\x15.sheaf.wire.v1.RunEndH\x00R\x03endB\x06\n" +
-	"\x04body\"\x98\x01\n" +
+	"\x03end\x18\b \x01(\v2\x15.sheaf.wire.v1.RunEndH\x00R\x03end\x12,\n" +
+	"\x05fetch\x18\t \x01(\v2\x14.sheaf.wire.v1.FetchH\x00R\x05fetchB\x06\n" +
+	"\x04body\"\xf2\x01\n" +
+	"\x05Fetch\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
+	"\aoutputs\x18\x02 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05token\x18\x06 \x01(\fR\x05token\x12#\n" +
+	"\rmerge_attempt\x18\a \x01(\rR\fmergeAttempt\x12#\n" +
+	"\rmerged_digest\x18\b \x01(\fR\fmergedDigest\"\xb3\x01\n" +
 	"\aWelcome\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\rR\aleaseMs\x12-\n" +
 	"\x04kill\x18\x03 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\x04kill\x12/\n" +
-	"\x05start\x18\x04 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\x05start\">\n" +
+	"\x05start\x18\x04 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\x05start\x12\x19\n" +
+	"\bdata_key\x18\x05 \x01(\fR\adataKey\">\n" +
 	"\x05Lease\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\rR\aleaseMs\"`\n" +
@@ -3797,13 +4245,14 @@ const file_wire_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\rR\n" +
 	"generation\x12#\n" +
 	"\rmerge_attempt\x18\x03 \x01(\rR\fmergeAttempt\x12\x12\n" +
-	"\x04from\x18\x04 \x01(\rR\x04from\"\x83\x01\n" +
+	"\x04from\x18\x04 \x01(\rR\x04from\"\x99\x01\n" +
 	"\aOutputs\x12\x1c\n" +
 	"\tpartition\x18\x01 \x03(\rR\tpartition\x12\x18\n" +
 	"\aattempt\x18\x02 \x03(\rR\aattempt\x12\x12\n" +
 	"\x04node\x18\x03 \x03(\rR\x04node\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x14\n" +
-	"\x05nodes\x18\x05 \x03(\tR\x05nodes\"\xdc\x01\n" +
+	"\x05nodes\x18\x05 \x03(\tR\x05nodes\x12\x14\n" +
+	"\x05token\x18\x06 \x01(\fR\x05token\"\xdc\x01\n" +
 	"\x11SealResultRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -3862,7 +4311,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05first\x18\x02 \x03(\rR\x05first\x12\x14\n" +
 	"\x05count\x18\x03 \x03(\rR\x05count\x12\x18\n" +
 	"\aattempt\x18\x04 \x03(\rR\aattempt\x12\x12\n" +
-	"\x04logs\x18\x05 \x01(\bR\x04logs\"\xd0\x01\n" +
+	"\x04logs\x18\x05 \x01(\bR\x04logs\"\xb6\x03\n" +
 	"\x10ReadRecordsReply\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1b\n" +
@@ -3870,7 +4319,21 @@ const file_wire_proto_rawDesc = "" +
 	"\rmanifest_json\x18\x04 \x01(\fR\fmanifestJson\x12\x16\n" +
 	"\x06stdout\x18\x05 \x01(\fR\x06stdout\x12\x16\n" +
 	"\x06stderr\x18\x06 \x01(\fR\x06stderr\x12\x12\n" +
-	"\x04more\x18\a \x01(\bR\x04more\"\xb7\x01\n" +
+	"\x04more\x18\a \x01(\bR\x04more\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\rR\n" +
+	"generation\x12\x18\n" +
+	"\aoutcome\x18\t \x01(\rR\aoutcome\x12\x18\n" +
+	"\afailure\x18\n" +
+	" \x01(\rR\afailure\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\v \x01(\x03R\tstartedMs\x12\x1f\n" +
+	"\vduration_ms\x18\f \x01(\rR\n" +
+	"durationMs\x12\x15\n" +
+	"\x06cpu_ms\x18\r \x01(\rR\x05cpuMs\x12\x1f\n" +
+	"\vpeak_memory\x18\x0e \x01(\x04R\n" +
+	"peakMemory\x12\x18\n" +
+	"\amessage\x18\x0f \x01(\tR\amessage\"\xb7\x01\n" +
 	"\x0fReadFileRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x18\n" +
@@ -3951,7 +4414,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_wire_proto_goTypes = []any{
 	(Kind)(0),                   // 0: sheaf.wire.v1.Kind
 	(Verdict)(0),                // 1: sheaf.wire.v1.Verdict
@@ -3962,113 +4425,124 @@ var file_wire_proto_goTypes = []any{
 	(*RegisterRequest)(nil),     // 6: sheaf.wire.v1.RegisterRequest
 	(*RegisterResponse)(nil),    // 7: sheaf.wire.v1.RegisterResponse
 	(*FromClient)(nil),          // 8: sheaf.wire.v1.FromClient
-	(*Hello)(nil),               // 9: sheaf.wire.v1.Hello
-	(*TakenBack)(nil),           // 10: sheaf.wire.v1.TakenBack
-	(*Pulse)(nil),               // 11: sheaf.wire.v1.Pulse
-	(*RunRate)(nil),             // 12: sheaf.wire.v1.RunRate
-	(*PrepareResult)(nil),       // 13: sheaf.wire.v1.PrepareResult
-	(*FromServer)(nil),          // 14: sheaf.wire.v1.FromServer
-	(*Welcome)(nil),             // 15: sheaf.wire.v1.Welcome
-	(*Lease)(nil),               // 16: sheaf.wire.v1.Lease
-	(*TakeBack)(nil),            // 17: sheaf.wire.v1.TakeBack
-	(*RunSpec)(nil),             // 18: sheaf.wire.v1.RunSpec
-	(*RunEnd)(nil),              // 19: sheaf.wire.v1.RunEnd
-	(*ManifestChunk)(nil),       // 20: sheaf.wire.v1.ManifestChunk
-	(*ManifestSeal)(nil),        // 21: sheaf.wire.v1.ManifestSeal
-	(*PutManifestRequest)(nil),  // 22: sheaf.wire.v1.PutManifestRequest
-	(*PutManifestResponse)(nil), // 23: sheaf.wire.v1.PutManifestResponse
-	(*ReadManifestRequest)(nil), // 24: sheaf.wire.v1.ReadManifestRequest
-	(*ReadOutputsRequest)(nil),  // 25: sheaf.wire.v1.ReadOutputsRequest
-	(*Outputs)(nil),             // 26: sheaf.wire.v1.Outputs
-	(*SealResultRequest)(nil),   // 27: sheaf.wire.v1.SealResultRequest
-	(*SealResultResponse)(nil),  // 28: sheaf.wire.v1.SealResultResponse
-	(*ReadSecretsRequest)(nil),  // 29: sheaf.wire.v1.ReadSecretsRequest
-	(*ReadSecretsResponse)(nil), // 30: sheaf.wire.v1.ReadSecretsResponse
-	(*SecretValue)(nil),         // 31: sheaf.wire.v1.SecretValue
-	(*PreviewRequest)(nil),      // 32: sheaf.wire.v1.PreviewRequest
-	(*PreviewReply)(nil),        // 33: sheaf.wire.v1.PreviewReply
-	(*PreviewTotal)(nil),        // 34: sheaf.wire.v1.PreviewTotal
-	(*ReadLogRequest)(nil),      // 35: sheaf.wire.v1.ReadLogRequest
-	(*LogPiece)(nil),            // 36: sheaf.wire.v1.LogPiece
-	(*ReadRecordsRequest)(nil),  // 37: sheaf.wire.v1.ReadRecordsRequest
-	(*ReadRecordsReply)(nil),    // 38: sheaf.wire.v1.ReadRecordsReply
-	(*ReadFileRequest)(nil),     // 39: sheaf.wire.v1.ReadFileRequest
-	(*FilePiece)(nil),           // 40: sheaf.wire.v1.FilePiece
-	(*ReadResultRequest)(nil),   // 41: sheaf.wire.v1.ReadResultRequest
-	(*ResultPiece)(nil),         // 42: sheaf.wire.v1.ResultPiece
-	(*KeyringRequest)(nil),      // 43: sheaf.wire.v1.KeyringRequest
-	(*KeyringResponse)(nil),     // 44: sheaf.wire.v1.KeyringResponse
-	(*StatsRequest)(nil),        // 45: sheaf.wire.v1.StatsRequest
-	(*StatsResponse)(nil),       // 46: sheaf.wire.v1.StatsResponse
-	(*LeaveRequest)(nil),        // 47: sheaf.wire.v1.LeaveRequest
-	(*LeaveResponse)(nil),       // 48: sheaf.wire.v1.LeaveResponse
+	(*Lacking)(nil),             // 9: sheaf.wire.v1.Lacking
+	(*Fetched)(nil),             // 10: sheaf.wire.v1.Fetched
+	(*Deleted)(nil),             // 11: sheaf.wire.v1.Deleted
+	(*Hello)(nil),               // 12: sheaf.wire.v1.Hello
+	(*TakenBack)(nil),           // 13: sheaf.wire.v1.TakenBack
+	(*Pulse)(nil),               // 14: sheaf.wire.v1.Pulse
+	(*RunRate)(nil),             // 15: sheaf.wire.v1.RunRate
+	(*PrepareResult)(nil),       // 16: sheaf.wire.v1.PrepareResult
+	(*FromServer)(nil),          // 17: sheaf.wire.v1.FromServer
+	(*Fetch)(nil),               // 18: sheaf.wire.v1.Fetch
+	(*Welcome)(nil),             // 19: sheaf.wire.v1.Welcome
+	(*Lease)(nil),               // 20: sheaf.wire.v1.Lease
+	(*TakeBack)(nil),            // 21: sheaf.wire.v1.TakeBack
+	(*RunSpec)(nil),             // 22: sheaf.wire.v1.RunSpec
+	(*RunEnd)(nil),              // 23: sheaf.wire.v1.RunEnd
+	(*ManifestChunk)(nil),       // 24: sheaf.wire.v1.ManifestChunk
+	(*ManifestSeal)(nil),        // 25: sheaf.wire.v1.ManifestSeal
+	(*PutManifestRequest)(nil),  // 26: sheaf.wire.v1.PutManifestRequest
+	(*PutManifestResponse)(nil), // 27: sheaf.wire.v1.PutManifestResponse
+	(*ReadManifestRequest)(nil), // 28: sheaf.wire.v1.ReadManifestRequest
+	(*ReadOutputsRequest)(nil),  // 29: sheaf.wire.v1.ReadOutputsRequest
+	(*Outputs)(nil),             // 30: sheaf.wire.v1.Outputs
+	(*SealResultRequest)(nil),   // 31: sheaf.wire.v1.SealResultRequest
+	(*SealResultResponse)(nil),  // 32: sheaf.wire.v1.SealResultResponse
+	(*ReadSecretsRequest)(nil),  // 33: sheaf.wire.v1.ReadSecretsRequest
+	(*ReadSecretsResponse)(nil), // 34: sheaf.wire.v1.ReadSecretsResponse
+	(*SecretValue)(nil),         // 35: sheaf.wire.v1.SecretValue
+	(*PreviewRequest)(nil),      // 36: sheaf.wire.v1.PreviewRequest
+	(*PreviewReply)(nil),        // 37: sheaf.wire.v1.PreviewReply
+	(*PreviewTotal)(nil),        // 38: sheaf.wire.v1.PreviewTotal
+	(*ReadLogRequest)(nil),      // 39: sheaf.wire.v1.ReadLogRequest
+	(*LogPiece)(nil),            // 40: sheaf.wire.v1.LogPiece
+	(*ReadRecordsRequest)(nil),  // 41: sheaf.wire.v1.ReadRecordsRequest
+	(*ReadRecordsReply)(nil),    // 42: sheaf.wire.v1.ReadRecordsReply
+	(*ReadFileRequest)(nil),     // 43: sheaf.wire.v1.ReadFileRequest
+	(*FilePiece)(nil),           // 44: sheaf.wire.v1.FilePiece
+	(*ReadResultRequest)(nil),   // 45: sheaf.wire.v1.ReadResultRequest
+	(*ResultPiece)(nil),         // 46: sheaf.wire.v1.ResultPiece
+	(*KeyringRequest)(nil),      // 47: sheaf.wire.v1.KeyringRequest
+	(*KeyringResponse)(nil),     // 48: sheaf.wire.v1.KeyringResponse
+	(*StatsRequest)(nil),        // 49: sheaf.wire.v1.StatsRequest
+	(*StatsResponse)(nil),       // 50: sheaf.wire.v1.StatsResponse
+	(*LeaveRequest)(nil),        // 51: sheaf.wire.v1.LeaveRequest
+	(*LeaveResponse)(nil),       // 52: sheaf.wire.v1.LeaveResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	0,  // 0: sheaf.wire.v1.Executions.kind:type_name -> sheaf.wire.v1.Kind
 	0,  // 1: sheaf.wire.v1.Results.kind:type_name -> sheaf.wire.v1.Kind
 	4,  // 2: sheaf.wire.v1.Results.text:type_name -> sheaf.wire.v1.Text
 	0,  // 3: sheaf.wire.v1.Answers.kind:type_name -> sheaf.wire.v1.Kind
-	9,  // 4: sheaf.wire.v1.FromClient.hello:type_name -> sheaf.wire.v1.Hello
+	12, // 4: sheaf.wire.v1.FromClient.hello:type_name -> sheaf.wire.v1.Hello
 	3,  // 5: sheaf.wire.v1.FromClient.results:type_name -> sheaf.wire.v1.Results
 	2,  // 6: sheaf.wire.v1.FromClient.running:type_name -> sheaf.wire.v1.Executions
-	10, // 7: sheaf.wire.v1.FromClient.taken_back:type_name -> sheaf.wire.v1.TakenBack
-	11, // 8: sheaf.wire.v1.FromClient.pulse:type_name -> sheaf.wire.v1.Pulse
-	13, // 9: sheaf.wire.v1.FromClient.prepared:type_name -> sheaf.wire.v1.PrepareResult
-	2,  // 10: sheaf.wire.v1.Hello.queued:type_name -> sheaf.wire.v1.Executions
-	2,  // 11: sheaf.wire.v1.Hello.executing:type_name -> sheaf.wire.v1.Executions
-	2,  // 12: sheaf.wire.v1.Hello.finished:type_name -> sheaf.wire.v1.Executions
-	2,  // 13: sheaf.wire.v1.TakenBack.dropped:type_name -> sheaf.wire.v1.Executions
-	12, // 14: sheaf.wire.v1.Pulse.runs:type_name -> sheaf.wire.v1.RunRate
-	15, // 15: sheaf.wire.v1.FromServer.welcome:type_name -> sheaf.wire.v1.Welcome
-	18, // 16: sheaf.wire.v1.FromServer.run:type_name -> sheaf.wire.v1.RunSpec
-	2,  // 17: sheaf.wire.v1.FromServer.assign:type_name -> sheaf.wire.v1.Executions
-	2,  // 18: sheaf.wire.v1.FromServer.kill:type_name -> sheaf.wire.v1.Executions
-	17, // 19: sheaf.wire.v1.FromServer.take_back:type_name -> sheaf.wire.v1.TakeBack
-	5,  // 20: sheaf.wire.v1.FromServer.answers:type_name -> sheaf.wire.v1.Answers
-	16, // 21: sheaf.wire.v1.FromServer.lease:type_name -> sheaf.wire.v1.Lease
-	19, // 22: sheaf.wire.v1.FromServer.end:type_name -> sheaf.wire.v1.RunEnd
-	2,  // 23: sheaf.wire.v1.Welcome.kill:type_name -> sheaf.wire.v1.Executions
-	2,  // 24: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
-	20, // 25: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	21, // 26: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	1,  // 27: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
-	31, // 28: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
-	34, // 29: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
-	6,  // 30: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
-	8,  // 31: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
-	22, // 32: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
-	24, // 33: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
-	25, // 34: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
-	27, // 35: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
-	29, // 36: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
-	32, // 37: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
-	35, // 38: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
-	37, // 39: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
-	39, // 40: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
-	41, // 41: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
-	43, // 42: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
-	45, // 43: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
-	47, // 44: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
-	7,  // 45: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
-	14, // 46: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
-	23, // 47: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
-	20, // 48: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
-	26, // 49: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
-	28, // 50: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
-	30, // 51: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
-	33, // 52: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
-	36, // 53: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
-	38, // 54: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
-	40, // 55: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
-	42, // 56: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
-	44, // 57: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
-	46, // 58: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
-	48, // 59: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
-	45, // [45:60] is the sub-list for method output_type
-	30, // [30:45] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	13, // 7: sheaf.wire.v1.FromClient.taken_back:type_name -> sheaf.wire.v1.TakenBack
+	14, // 8: sheaf.wire.v1.FromClient.pulse:type_name -> sheaf.wire.v1.Pulse
+	16, // 9: sheaf.wire.v1.FromClient.prepared:type_name -> sheaf.wire.v1.PrepareResult
+	9,  // 10: sheaf.wire.v1.FromClient.lacking:type_name -> sheaf.wire.v1.Lacking
+	10, // 11: sheaf.wire.v1.FromClient.fetched:type_name -> sheaf.wire.v1.Fetched
+	11, // 12: sheaf.wire.v1.FromClient.deleted:type_name -> sheaf.wire.v1.Deleted
+	2,  // 13: sheaf.wire.v1.Lacking.outputs:type_name -> sheaf.wire.v1.Executions
+	2,  // 14: sheaf.wire.v1.Fetched.kept:type_name -> sheaf.wire.v1.Executions
+	2,  // 15: sheaf.wire.v1.Hello.queued:type_name -> sheaf.wire.v1.Executions
+	2,  // 16: sheaf.wire.v1.Hello.executing:type_name -> sheaf.wire.v1.Executions
+	2,  // 17: sheaf.wire.v1.Hello.finished:type_name -> sheaf.wire.v1.Executions
+	2,  // 18: sheaf.wire.v1.TakenBack.dropped:type_name -> sheaf.wire.v1.Executions
+	15, // 19: sheaf.wire.v1.Pulse.runs:type_name -> sheaf.wire.v1.RunRate
+	19, // 20: sheaf.wire.v1.FromServer.welcome:type_name -> sheaf.wire.v1.Welcome
+	22, // 21: sheaf.wire.v1.FromServer.run:type_name -> sheaf.wire.v1.RunSpec
+	2,  // 22: sheaf.wire.v1.FromServer.assign:type_name -> sheaf.wire.v1.Executions
+	2,  // 23: sheaf.wire.v1.FromServer.kill:type_name -> sheaf.wire.v1.Executions
+	21, // 24: sheaf.wire.v1.FromServer.take_back:type_name -> sheaf.wire.v1.TakeBack
+	5,  // 25: sheaf.wire.v1.FromServer.answers:type_name -> sheaf.wire.v1.Answers
+	20, // 26: sheaf.wire.v1.FromServer.lease:type_name -> sheaf.wire.v1.Lease
+	23, // 27: sheaf.wire.v1.FromServer.end:type_name -> sheaf.wire.v1.RunEnd
+	18, // 28: sheaf.wire.v1.FromServer.fetch:type_name -> sheaf.wire.v1.Fetch
+	2,  // 29: sheaf.wire.v1.Fetch.outputs:type_name -> sheaf.wire.v1.Executions
+	2,  // 30: sheaf.wire.v1.Welcome.kill:type_name -> sheaf.wire.v1.Executions
+	2,  // 31: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
+	24, // 32: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	25, // 33: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	1,  // 34: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
+	35, // 35: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
+	38, // 36: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
+	6,  // 37: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
+	8,  // 38: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
+	26, // 39: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
+	28, // 40: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
+	29, // 41: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
+	31, // 42: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
+	33, // 43: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
+	36, // 44: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
+	39, // 45: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
+	41, // 46: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
+	43, // 47: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
+	45, // 48: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
+	47, // 49: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
+	49, // 50: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
+	51, // 51: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
+	7,  // 52: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
+	17, // 53: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
+	27, // 54: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
+	24, // 55: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
+	30, // 56: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
+	32, // 57: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
+	34, // 58: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
+	37, // 59: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
+	40, // 60: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
+	42, // 61: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
+	44, // 62: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
+	46, // 63: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
+	48, // 64: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
+	50, // 65: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
+	52, // 66: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
+	52, // [52:67] is the sub-list for method output_type
+	37, // [37:52] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4083,8 +4557,11 @@ func file_wire_proto_init() {
 		(*FromClient_TakenBack)(nil),
 		(*FromClient_Pulse)(nil),
 		(*FromClient_Prepared)(nil),
+		(*FromClient_Lacking)(nil),
+		(*FromClient_Fetched)(nil),
+		(*FromClient_Deleted)(nil),
 	}
-	file_wire_proto_msgTypes[12].OneofWrappers = []any{
+	file_wire_proto_msgTypes[15].OneofWrappers = []any{
 		(*FromServer_Welcome)(nil),
 		(*FromServer_Run)(nil),
 		(*FromServer_Assign)(nil),
@@ -4093,12 +4570,13 @@ func file_wire_proto_init() {
 		(*FromServer_Answers)(nil),
 		(*FromServer_Lease)(nil),
 		(*FromServer_End)(nil),
+		(*FromServer_Fetch)(nil),
 	}
-	file_wire_proto_msgTypes[20].OneofWrappers = []any{
+	file_wire_proto_msgTypes[24].OneofWrappers = []any{
 		(*PutManifestRequest_Chunk)(nil),
 		(*PutManifestRequest_Seal)(nil),
 	}
-	file_wire_proto_msgTypes[31].OneofWrappers = []any{
+	file_wire_proto_msgTypes[35].OneofWrappers = []any{
 		(*PreviewReply_PartitionJson)(nil),
 		(*PreviewReply_Total)(nil),
 	}
@@ -4108,7 +4586,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   47,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

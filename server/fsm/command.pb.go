@@ -157,6 +157,8 @@ type Command struct {
 	//	*Command_ChangeRun
 	//	*Command_WriteSecret
 	//	*Command_SetOperator
+	//	*Command_ChangeNode
+	//	*Command_MoveOutputs
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -404,6 +406,24 @@ func (x *Command) GetSetOperator() *SetOperator {
 	return nil
 }
 
+func (x *Command) GetChangeNode() *ChangeNode {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ChangeNode); ok {
+			return x.ChangeNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetMoveOutputs() *MoveOutputs {
+	if x != nil {
+		if x, ok := x.Body.(*Command_MoveOutputs); ok {
+			return x.MoveOutputs
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -496,6 +516,14 @@ type Command_SetOperator struct {
 	SetOperator *SetOperator `protobuf:"bytes,28,opt,name=set_operator,json=setOperator,proto3,oneof"`
 }
 
+type Command_ChangeNode struct {
+	ChangeNode *ChangeNode `protobuf:"bytes,23,opt,name=change_node,json=changeNode,proto3,oneof"`
+}
+
+type Command_MoveOutputs struct {
+	MoveOutputs *MoveOutputs `protobuf:"bytes,24,opt,name=move_outputs,json=moveOutputs,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_RegisterNode) isCommand_Body() {}
@@ -539,6 +567,10 @@ func (*Command_ChangeRun) isCommand_Body() {}
 func (*Command_WriteSecret) isCommand_Body() {}
 
 func (*Command_SetOperator) isCommand_Body() {}
+
+func (*Command_ChangeNode) isCommand_Body() {}
+
+func (*Command_MoveOutputs) isCommand_Body() {}
 
 // Bootstrap is the first entry of a cluster's log. The same again is nothing;
 // another ID is a conflict.
@@ -1290,9 +1322,12 @@ func (x *RetryRun) GetCount() []uint32 {
 // InvalidateOutput says that committed outputs are gone and must be made
 // again. Only those whose committed attempt is named are touched.
 type InvalidateOutput struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outputs       *wire.Executions       `protobuf:"bytes,1,opt,name=outputs,proto3" json:"outputs,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Outputs *wire.Executions       `protobuf:"bytes,1,opt,name=outputs,proto3" json:"outputs,omitempty"`
+	Reason  string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Of a run that is over nothing is made again by itself: it is noted that
+	// they are lost, and RetryRun makes them again.
+	Note          bool `protobuf:"varint,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1339,6 +1374,13 @@ func (x *InvalidateOutput) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *InvalidateOutput) GetNote() bool {
+	if x != nil {
+		return x.Note
+	}
+	return false
 }
 
 type SealResult struct {
@@ -1557,6 +1599,7 @@ func (*AdvanceTime) Descriptor() ([]byte, []int) {
 type DeleteRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	More          []string               `protobuf:"bytes,2,rep,name=more,proto3" json:"more,omitempty"` // further ones; those that are not over, or not there, are passed over
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1596,6 +1639,13 @@ func (x *DeleteRun) GetRun() string {
 		return x.Run
 	}
 	return ""
+}
+
+func (x *DeleteRun) GetMore() []string {
+	if x != nil {
+		return x.More
+	}
+	return nil
 }
 
 // ReapRuns removes tombstones once every client has deleted the outputs.
@@ -1937,12 +1987,326 @@ func (x *Autopilot) GetServerStabilizationMs() uint64 {
 	return 0
 }
 
+// ChangeNode is what an operator, or the leader for one, decides about a node.
+type ChangeNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*ChangeNode_Drain_
+	//	*ChangeNode_EndDrain_
+	//	*ChangeNode_Purge_
+	Change        isChangeNode_Change `protobuf_oneof:"change"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNode) Reset() {
+	*x = ChangeNode{}
+	mi := &file_command_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNode) ProtoMessage() {}
+
+func (x *ChangeNode) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNode.ProtoReflect.Descriptor instead.
+func (*ChangeNode) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ChangeNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ChangeNode) GetChange() isChangeNode_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *ChangeNode) GetDrain() *ChangeNode_Drain {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeNode_Drain_); ok {
+			return x.Drain
+		}
+	}
+	return nil
+}
+
+func (x *ChangeNode) GetEndDrain() *ChangeNode_EndDrain {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeNode_EndDrain_); ok {
+			return x.EndDrain
+		}
+	}
+	return nil
+}
+
+func (x *ChangeNode) GetPurge() *ChangeNode_Purge {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeNode_Purge_); ok {
+			return x.Purge
+		}
+	}
+	return nil
+}
+
+type isChangeNode_Change interface {
+	isChangeNode_Change()
+}
+
+type ChangeNode_Drain_ struct {
+	Drain *ChangeNode_Drain `protobuf:"bytes,2,opt,name=drain,proto3,oneof"`
+}
+
+type ChangeNode_EndDrain_ struct {
+	EndDrain *ChangeNode_EndDrain `protobuf:"bytes,3,opt,name=end_drain,json=endDrain,proto3,oneof"`
+}
+
+type ChangeNode_Purge_ struct {
+	Purge *ChangeNode_Purge `protobuf:"bytes,4,opt,name=purge,proto3,oneof"`
+}
+
+func (*ChangeNode_Drain_) isChangeNode_Change() {}
+
+func (*ChangeNode_EndDrain_) isChangeNode_Change() {}
+
+func (*ChangeNode_Purge_) isChangeNode_Change() {}
+
+// MoveOutputs says that another node has copies of committed outputs, and is
+// where they are from now on. Those that lie elsewhere, or of which another
+// attempt is committed, are passed over.
+type MoveOutputs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outputs       *wire.Executions       `protobuf:"bytes,1,opt,name=outputs,proto3" json:"outputs,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	MergeAttempt  uint32                 `protobuf:"varint,4,opt,name=merge_attempt,json=mergeAttempt,proto3" json:"merge_attempt,omitempty"` // not 0: the merged manifest of that attempt too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveOutputs) Reset() {
+	*x = MoveOutputs{}
+	mi := &file_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveOutputs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveOutputs) ProtoMessage() {}
+
+func (x *MoveOutputs) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveOutputs.ProtoReflect.Descriptor instead.
+func (*MoveOutputs) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *MoveOutputs) GetOutputs() *wire.Executions {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *MoveOutputs) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *MoveOutputs) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *MoveOutputs) GetMergeAttempt() uint32 {
+	if x != nil {
+		return x.MergeAttempt
+	}
+	return 0
+}
+
+// Drain takes the node out of placement. What runs there goes on until the
+// deadline; its outputs move to other nodes.
+type ChangeNode_Drain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeadlineMs    int64                  `protobuf:"varint,1,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"` // cluster time; 0 is none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNode_Drain) Reset() {
+	*x = ChangeNode_Drain{}
+	mi := &file_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNode_Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNode_Drain) ProtoMessage() {}
+
+func (x *ChangeNode_Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNode_Drain.ProtoReflect.Descriptor instead.
+func (*ChangeNode_Drain) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{25, 0}
+}
+
+func (x *ChangeNode_Drain) GetDeadlineMs() int64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+// EndDrain says that nothing is left on the node, or that it is to be used again.
+type ChangeNode_EndDrain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cancel        bool                   `protobuf:"varint,1,opt,name=cancel,proto3" json:"cancel,omitempty"` // the node is eligible again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNode_EndDrain) Reset() {
+	*x = ChangeNode_EndDrain{}
+	mi := &file_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNode_EndDrain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNode_EndDrain) ProtoMessage() {}
+
+func (x *ChangeNode_EndDrain) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNode_EndDrain.ProtoReflect.Descriptor instead.
+func (*ChangeNode_EndDrain) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{25, 1}
+}
+
+func (x *ChangeNode_EndDrain) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+// Purge forgets a node that is down. Outputs that lie only there are lost.
+type ChangeNode_Purge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Force         bool                   `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"` // although there are some
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNode_Purge) Reset() {
+	*x = ChangeNode_Purge{}
+	mi := &file_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNode_Purge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNode_Purge) ProtoMessage() {}
+
+func (x *ChangeNode_Purge) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNode_Purge.ProtoReflect.Descriptor instead.
+func (*ChangeNode_Purge) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{25, 2}
+}
+
+func (x *ChangeNode_Purge) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\fsheaf.fsm.v1\x1a\n" +
-	"wire.proto\"\xae\v\n" +
+	"wire.proto\"\xab\f\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\tbootstrap\x18\x02 \x01(\v2\x17.sheaf.fsm.v1.BootstrapH\x00R\tbootstrap\x12A\n" +
@@ -1972,7 +2336,10 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"change_run\x18\x15 \x01(\v2\x17.sheaf.fsm.v1.ChangeRunH\x00R\tchangeRun\x12>\n" +
 	"\fwrite_secret\x18\x1b \x01(\v2\x19.sheaf.fsm.v1.WriteSecretH\x00R\vwriteSecret\x12>\n" +
-	"\fset_operator\x18\x1c \x01(\v2\x19.sheaf.fsm.v1.SetOperatorH\x00R\vsetOperatorB\x06\n" +
+	"\fset_operator\x18\x1c \x01(\v2\x19.sheaf.fsm.v1.SetOperatorH\x00R\vsetOperator\x12;\n" +
+	"\vchange_node\x18\x17 \x01(\v2\x18.sheaf.fsm.v1.ChangeNodeH\x00R\n" +
+	"changeNode\x12>\n" +
+	"\fmove_outputs\x18\x18 \x01(\v2\x19.sheaf.fsm.v1.MoveOutputsH\x00R\vmoveOutputsB\x06\n" +
 	"\x04body\"B\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -2029,10 +2396,11 @@ const file_command_proto_rawDesc = "" +
 	"\fWHICH_FAILED\x10\x00\x12\x14\n" +
 	"\x10WHICH_PARTITIONS\x10\x01\x12\x0e\n" +
 	"\n" +
-	"WHICH_LOST\x10\x02\"_\n" +
+	"WHICH_LOST\x10\x02\"s\n" +
 	"\x10InvalidateOutput\x123\n" +
 	"\aoutputs\x18\x01 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"H\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\bR\x04note\"H\n" +
 	"\n" +
 	"SealResult\x12:\n" +
 	"\arequest\x18\x01 \x01(\v2 .sheaf.wire.v1.SealResultRequestR\arequest\":\n" +
@@ -2045,9 +2413,10 @@ const file_command_proto_rawDesc = "" +
 	"\asession\x18\x03 \x01(\x04R\asession\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x18\n" +
 	"\ainvalid\x18\x05 \x01(\bR\ainvalid\"\r\n" +
-	"\vAdvanceTime\"\x1d\n" +
+	"\vAdvanceTime\"1\n" +
 	"\tDeleteRun\x12\x10\n" +
-	"\x03run\x18\x01 \x01(\tR\x03run\"\x1e\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
+	"\x04more\x18\x02 \x03(\tR\x04more\"\x1e\n" +
 	"\bReapRuns\x12\x12\n" +
 	"\x04runs\x18\x01 \x03(\tR\x04runs\"\xa4\x01\n" +
 	"\tChangeRun\x12\x10\n" +
@@ -2081,7 +2450,26 @@ const file_command_proto_rawDesc = "" +
 	"\x11max_trailing_logs\x18\x04 \x01(\x04R\x0fmaxTrailingLogs\x12\x1d\n" +
 	"\n" +
 	"min_quorum\x18\x05 \x01(\rR\tminQuorum\x126\n" +
-	"\x17server_stabilization_ms\x18\x06 \x01(\x04R\x15serverStabilizationMsB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
+	"\x17server_stabilization_ms\x18\x06 \x01(\x04R\x15serverStabilizationMs\"\xc9\x02\n" +
+	"\n" +
+	"ChangeNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x126\n" +
+	"\x05drain\x18\x02 \x01(\v2\x1e.sheaf.fsm.v1.ChangeNode.DrainH\x00R\x05drain\x12@\n" +
+	"\tend_drain\x18\x03 \x01(\v2!.sheaf.fsm.v1.ChangeNode.EndDrainH\x00R\bendDrain\x126\n" +
+	"\x05purge\x18\x04 \x01(\v2\x1e.sheaf.fsm.v1.ChangeNode.PurgeH\x00R\x05purge\x1a(\n" +
+	"\x05Drain\x12\x1f\n" +
+	"\vdeadline_ms\x18\x01 \x01(\x03R\n" +
+	"deadlineMs\x1a\"\n" +
+	"\bEndDrain\x12\x16\n" +
+	"\x06cancel\x18\x01 \x01(\bR\x06cancel\x1a\x1d\n" +
+	"\x05Purge\x12\x14\n" +
+	"\x05force\x18\x01 \x01(\bR\x05forceB\b\n" +
+	"\x06change\"\x8b\x01\n" +
+	"\vMoveOutputs\x123\n" +
+	"\aoutputs\x18\x01 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12#\n" +
+	"\rmerge_attempt\x18\x04 \x01(\rR\fmergeAttemptB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once
@@ -2096,7 +2484,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_command_proto_goTypes = []any{
 	(RetryRun_Which)(0),            // 0: sheaf.fsm.v1.RetryRun.Which
 	(WriteSecret_What)(0),          // 1: sheaf.fsm.v1.WriteSecret.What
@@ -2125,12 +2513,17 @@ var file_command_proto_goTypes = []any{
 	(*WriteSecret)(nil),            // 24: sheaf.fsm.v1.WriteSecret
 	(*SetOperator)(nil),            // 25: sheaf.fsm.v1.SetOperator
 	(*Autopilot)(nil),              // 26: sheaf.fsm.v1.Autopilot
-	(*wire.ManifestChunk)(nil),     // 27: sheaf.wire.v1.ManifestChunk
-	(*wire.ManifestSeal)(nil),      // 28: sheaf.wire.v1.ManifestSeal
-	(wire.Kind)(0),                 // 29: sheaf.wire.v1.Kind
-	(*wire.Results)(nil),           // 30: sheaf.wire.v1.Results
-	(*wire.Executions)(nil),        // 31: sheaf.wire.v1.Executions
-	(*wire.SealResultRequest)(nil), // 32: sheaf.wire.v1.SealResultRequest
+	(*ChangeNode)(nil),             // 27: sheaf.fsm.v1.ChangeNode
+	(*MoveOutputs)(nil),            // 28: sheaf.fsm.v1.MoveOutputs
+	(*ChangeNode_Drain)(nil),       // 29: sheaf.fsm.v1.ChangeNode.Drain
+	(*ChangeNode_EndDrain)(nil),    // 30: sheaf.fsm.v1.ChangeNode.EndDrain
+	(*ChangeNode_Purge)(nil),       // 31: sheaf.fsm.v1.ChangeNode.Purge
+	(*wire.ManifestChunk)(nil),     // 32: sheaf.wire.v1.ManifestChunk
+	(*wire.ManifestSeal)(nil),      // 33: sheaf.wire.v1.ManifestSeal
+	(wire.Kind)(0),                 // 34: sheaf.wire.v1.Kind
+	(*wire.Results)(nil),           // 35: sheaf.wire.v1.Results
+	(*wire.Executions)(nil),        // 36: sheaf.wire.v1.Executions
+	(*wire.SealResultRequest)(nil), // 37: sheaf.wire.v1.SealResultRequest
 }
 var file_command_proto_depIdxs = []int32{
 	3,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
@@ -2155,23 +2548,29 @@ var file_command_proto_depIdxs = []int32{
 	23, // 19: sheaf.fsm.v1.Command.change_run:type_name -> sheaf.fsm.v1.ChangeRun
 	24, // 20: sheaf.fsm.v1.Command.write_secret:type_name -> sheaf.fsm.v1.WriteSecret
 	25, // 21: sheaf.fsm.v1.Command.set_operator:type_name -> sheaf.fsm.v1.SetOperator
-	27, // 22: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	28, // 23: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	11, // 24: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
-	29, // 25: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
-	30, // 26: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
-	31, // 27: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
-	31, // 28: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
-	0,  // 29: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
-	31, // 30: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
-	32, // 31: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	1,  // 32: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
-	26, // 33: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	27, // 22: sheaf.fsm.v1.Command.change_node:type_name -> sheaf.fsm.v1.ChangeNode
+	28, // 23: sheaf.fsm.v1.Command.move_outputs:type_name -> sheaf.fsm.v1.MoveOutputs
+	32, // 24: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	33, // 25: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	11, // 26: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
+	34, // 27: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
+	35, // 28: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
+	36, // 29: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
+	36, // 30: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
+	0,  // 31: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
+	36, // 32: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
+	37, // 33: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
+	1,  // 34: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
+	26, // 35: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
+	29, // 36: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
+	30, // 37: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
+	31, // 38: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
+	36, // 39: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -2202,15 +2601,22 @@ func file_command_proto_init() {
 		(*Command_ChangeRun)(nil),
 		(*Command_WriteSecret)(nil),
 		(*Command_SetOperator)(nil),
+		(*Command_ChangeNode)(nil),
+		(*Command_MoveOutputs)(nil),
 	}
 	file_command_proto_msgTypes[21].OneofWrappers = []any{}
+	file_command_proto_msgTypes[25].OneofWrappers = []any{
+		(*ChangeNode_Drain_)(nil),
+		(*ChangeNode_EndDrain_)(nil),
+		(*ChangeNode_Purge_)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -147,6 +147,8 @@ type Reply struct {
 	Status     sheaf.RunStatus    // RegisterJob, CancelRun, RetryRun: the run's after it
 	Partitions int                // RetryRun, InvalidateOutput: how many run again
 	Digest     string             // SetImageDigest: the one that stands
+	Moved      int                // MoveOutputs: how many outputs lie elsewhere now
+	Lost       int                // InvalidateOutput with note: how many were not known to be lost
 }
 
 // Placed says what became of one placement.

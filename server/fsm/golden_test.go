@@ -35,6 +35,7 @@ var laterScript = []string{
 	"job c count=9", "change c held=true priority=70 parallelism=2",
 	"secret put team db sealed-1 train-* eval", "secret grant team db eval", "job user namespace=team name=eval secret=db count=1",
 	"autopilot 3",
+	"drain n1 60s", "move r n1 n2 0@3 5@2",
 }
 
 // runGolden runs a script and gives its log.

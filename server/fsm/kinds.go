@@ -46,6 +46,8 @@ var kinds = [...]kind{
 	{21, "ChangeRun", on((*Command).GetChangeRun, (*step).changeRun)},
 	{27, "WriteSecret", on((*Command).GetWriteSecret, (*step).writeSecret)},
 	{28, "SetOperator", on((*Command).GetSetOperator, (*step).setOperator)},
+	{23, "ChangeNode", on((*Command).GetChangeNode, (*step).changeNode)},
+	{24, "MoveOutputs", on((*Command).GetMoveOutputs, (*step).moveOutputs)},
 }
 
 // KindNames are the names of all kinds, in the order of their numbers.

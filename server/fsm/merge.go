@@ -55,6 +55,9 @@ func (s *step) invalidateOutput(c *InvalidateOutput) error {
 	switch {
 	case r == nil:
 		return s.noRun(o.Run)
+	case r.Status.Terminal() && c.Note:
+		s.noteLost(r, o)
+		return nil
 	case r.Status.Terminal():
 		return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + o.Run + " is " + string(r.Status), Hint: "agent job retry -lost " + o.Run}
 	case r.Partitions == nil:

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
@@ -35,8 +36,13 @@ func (s *step) registerNode(c *RegisterNode) error {
 	n.Registered = time.UnixMilli(s.TimeMs()).UTC()
 	n.BootID = c.BootId
 	n.Joined = true
+	n.Drain = nil
+	if other := s.sameName(n); other != nil {
+		return &sheaf.Error{Class: sheaf.Conflict, Field: "name", Msg: fmt.Sprintf("another node is called %s: %s at %s", n.Name, other.ID, other.Address),
+			Hint: "give this one another name, or stop the other and wait until it is down"}
+	}
 	if old := s.Node(n.ID); old != nil {
-		n.Number, n.Session, n.Eligible, n.Registered = old.Number, old.Session+1, old.Eligible, old.Registered
+		n.Number, n.Session, n.Eligible, n.Registered, n.Drain = old.Number, old.Session+1, old.Eligible, old.Registered, old.Drain
 		if s.holdsWork(n.Number) {
 			n.Joined = false
 			n.NewBoot = old.NewBoot || old.BootID != c.BootId
@@ -47,6 +53,17 @@ func (s *step) registerNode(c *RegisterNode) error {
 	}
 	s.PutNode(n)
 	s.reply.Session = n.Session
+	return nil
+}
+
+// sameName is the ready node that has n's name and is another, or nil. One that
+// is down keeps nobody from its name: a machine may be replaced.
+func (s *step) sameName(n *state.Node) *state.Node {
+	for _, other := range s.Nodes() {
+		if other.ID != n.ID && n.Name != "" && other.Name == n.Name && other.Status == sheaf.NodeReady {
+			return other
+		}
+	}
 	return nil
 }
 
@@ -79,8 +96,14 @@ func (s *step) setNodeEligibility(c *SetNodeEligibility) error {
 	if old == nil {
 		return refuse(sheaf.NotFound, "there is no node %s", c.Node)
 	}
+	if c.Eligible && old.Drain != nil && old.Drain.Done == nil {
+		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("node %s is being drained", c.Node), Hint: "agent node drain -cancel " + c.Node}
+	}
 	n := *old
 	n.Eligible = c.Eligible
+	if c.Eligible {
+		n.Drain = nil
+	}
 	s.PutNode(&n)
 	return nil
 }

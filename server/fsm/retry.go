@@ -123,14 +123,24 @@ func (s *step) retryLost(r *state.RunTxn) int {
 		t.Turn(0, t.Len()-1, unfinished, sheaf.PartitionCancelled, false)
 	}
 	again := 0
+	for _, l := range r.Lost {
+		for i := l.First; i <= l.Last; i++ {
+			if row := t.Row(i); row.State == sheaf.PartitionSucceeded {
+				t.Set(i, uncommitted(row))
+				again++
+			}
+		}
+	}
 	for _, c := range r.Partitions.NodeCounts() {
 		n := s.NodeByNumber(c.Node)
 		if c.Committed == 0 || n != nil && n.Status == sheaf.NodeReady {
 			continue
 		}
-		for i, row := range r.Partitions.Held(sheaf.PartitionSucceeded, c.Node) {
-			t.Set(i, uncommitted(row))
-			again++
+		for i := range r.Partitions.Held(sheaf.PartitionSucceeded, c.Node) {
+			if row := t.Row(i); row.State == sheaf.PartitionSucceeded {
+				t.Set(i, uncommitted(row))
+				again++
+			}
 		}
 	}
 	return again
@@ -164,7 +174,7 @@ func (s *step) begin(r *state.RunTxn) *state.Run {
 	row := r.Change()
 	row.Generation++
 	row.Stop, row.Error, row.EndedMs, row.DeadlineMs = state.StopNone, "", 0, 0
-	row.Prepare = nil
+	row.Prepare, row.Lost = nil, nil
 	row.Result = state.Result{}
 	row.Merge = state.Exec{Fence: row.Merge.Fence}
 	return row

@@ -73,6 +73,20 @@ func (s *step) deleteRun(c *DeleteRun) error {
 	case !r.Status.Terminal():
 		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("run %s is %s", c.Run, r.Status), Hint: "stop it first"}
 	}
+	if err := s.bury(r); err != nil {
+		return err
+	}
+	for _, id := range c.More {
+		if r := s.Run(sheaf.RunID(id)); r != nil && r.Status.Terminal() {
+			if err := s.bury(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *step) bury(r *state.RunTxn) error {
 	s.Txn.DeleteRun(r, &state.Tombstone{Run: r.ID, DeletedMs: s.TimeMs()})
 	if err := s.Chunks().Delete(r.ID, 0); err != nil {
 		return fmt.Errorf("delete its manifest: %w", err)

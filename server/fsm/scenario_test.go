@@ -98,6 +98,12 @@ func said(r fsm.Reply) string {
 	if r.Partitions > 0 {
 		fmt.Fprintf(&b, "%d run again\n", r.Partitions)
 	}
+	if r.Moved > 0 {
+		fmt.Fprintf(&b, "%d moved\n", r.Moved)
+	}
+	if r.Lost > 0 {
+		fmt.Fprintf(&b, "%d noted as lost\n", r.Lost)
+	}
 	if r.Digest != "" {
 		fmt.Fprintf(&b, "it is %s\n", r.Digest)
 	}
@@ -151,7 +157,11 @@ func (s *script) show(id string) string {
 		fmt.Fprintf(&b, "error: %s\n", r.Error)
 	}
 	if r.Result.Sealed {
-		fmt.Fprintf(&b, "result of merge %d on %s\n", r.Result.Attempt, snap.NodeByNumber(r.Result.Node).ID)
+		on := sheaf.NodeID("a node that is forgotten")
+		if n := snap.NodeByNumber(r.Result.Node); n != nil {
+			on = n.ID
+		}
+		fmt.Fprintf(&b, "result of merge %d on %s\n", r.Result.Attempt, on)
 	}
 	if n := snap.Unreached(r); n > 0 {
 		fmt.Fprintf(&b, "unreached: %d\n", n)

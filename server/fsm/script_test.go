@@ -31,6 +31,9 @@ import (
 //	change R [held=true|false] [priority=N] [parallelism=N]
 //	autopilot MIN_QUORUM [INDEX]   other settings as by default, but cleanup off
 //	time +1s · show R · nodes · settings
+//	drain N [10s] · drained N · undrain N · purge N [force] · move R FROM TO result=ATTEMPT|0@1 …
+//	lacking R 0@1 …                note that outputs of a run that is over are lost
+//	time +1s · show R · nodes
 type script struct {
 	t     *testing.T
 	m     *fsm.Machine
@@ -94,7 +97,7 @@ func (s *script) line(line string) string {
 	case "nodes":
 		var b strings.Builder
 		for n := range s.snap().Nodes() {
-			fmt.Fprintf(&b, "%s %s session=%d joined=%v eligible=%v\n", n.ID, n.Status, n.Session, n.Joined, n.Eligible)
+			fmt.Fprintf(&b, "%s %s session=%d joined=%v eligible=%v%s\n", n.ID, n.Status, n.Session, n.Joined, n.Eligible, drainOf(n))
 		}
 		return b.String()
 	}
@@ -147,6 +150,8 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 		return &fsm.Command{Body: &fsm.Command_RetryRun{RetryRun: r}}
 	case "invalidate":
 		return &fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: executions(arg(1), f[2:])[0]}}}
+	case "lacking":
+		return &fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Note: true, Outputs: executions(arg(1), f[2:])[0]}}}
 	case "chunk":
 		return &fsm.Command{Body: &fsm.Command_PutChunk{PutChunk: &fsm.PutChunk{Chunk: &wire.ManifestChunk{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
 			SplitAttempt: number(arg(3)), Sequence: number(arg(4)), First: number(arg(5)), Count: number(arg(6)), Data: text(arg(7), arg(4))}}}}
@@ -177,7 +182,7 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 	case "image":
 		return &fsm.Command{Body: &fsm.Command_SetImageDigest{SetImageDigest: &fsm.SetImageDigest{Run: arg(1), Digest: arg(2)}}}
 	case "delete":
-		return &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: arg(1)}}}
+		return &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: arg(1), More: f[min(2, len(f)):]}}}
 	case "reap":
 		return &fsm.Command{Body: &fsm.Command_ReapRuns{ReapRuns: &fsm.ReapRuns{Runs: f[1:]}}}
 	case "autopilot":
@@ -208,6 +213,33 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 			}
 		}
 		return &fsm.Command{Body: &fsm.Command_ChangeRun{ChangeRun: c}}
+	case "drain":
+		c := &fsm.ChangeNode_Drain{}
+		if arg(2) != "" {
+			d, err := time.ParseDuration(arg(2))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			c.DeadlineMs = s.ms + d.Milliseconds()
+		}
+		return &fsm.Command{Body: &fsm.Command_ChangeNode{ChangeNode: &fsm.ChangeNode{Node: arg(1), Change: &fsm.ChangeNode_Drain_{Drain: c}}}}
+	case "drained", "undrain":
+		c := &fsm.ChangeNode_EndDrain{Cancel: f[0] == "undrain"}
+		return &fsm.Command{Body: &fsm.Command_ChangeNode{ChangeNode: &fsm.ChangeNode{Node: arg(1), Change: &fsm.ChangeNode_EndDrain_{EndDrain: c}}}}
+	case "purge":
+		c := &fsm.ChangeNode_Purge{Force: arg(2) == "force"}
+		return &fsm.Command{Body: &fsm.Command_ChangeNode{ChangeNode: &fsm.ChangeNode{Node: arg(1), Change: &fsm.ChangeNode_Purge_{Purge: c}}}}
+	case "move":
+		m := &fsm.MoveOutputs{From: arg(2), To: arg(3), Outputs: &wire.Executions{Run: arg(1)}}
+		for _, x := range f[4:] {
+			if a, ok := strings.CutPrefix(x, "result="); ok {
+				m.MergeAttempt = number(a)
+				continue
+			}
+			m.Outputs = executions(arg(1), append([]string(nil), f[4:]...))[0]
+			break
+		}
+		return &fsm.Command{Body: &fsm.Command_MoveOutputs{MoveOutputs: m}}
 	case "bootstrap":
 		return &fsm.Command{Body: &fsm.Command_Bootstrap{Bootstrap: &fsm.Bootstrap{ClusterId: arg(1), Region: arg(2)}}}
 	}
@@ -220,6 +252,18 @@ func (s *script) session(node string) uint64 {
 		return n.Session
 	}
 	return 0
+}
+
+func drainOf(n *state.Node) string {
+	switch d := n.Drain; {
+	case d == nil:
+		return ""
+	case d.Done != nil:
+		return " drained"
+	case d.Deadline != nil:
+		return fmt.Sprintf(" draining until +%v", d.Deadline.Sub(d.Began))
+	}
+	return " draining"
 }
 
 // root is the root of chunks whose content is their number.

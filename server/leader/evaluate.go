@@ -109,6 +109,10 @@ func (t *Term) request(snap *state.Snapshot, r *state.Run, need state.Need, nowM
 	return req, kind, true
 }
 
+// forgotten stands for a node that was purged: no node has this ID, so that
+// what was pinned there goes nowhere else.
+const forgotten sheaf.NodeID = "(forgotten)"
+
 // pin is the node by whose listing a run goes: that of its split, else any
 // that has work of it already.
 func pin(snap *state.Snapshot, r *state.Run) sheaf.NodeID {
@@ -123,10 +127,13 @@ func pin(snap *state.Snapshot, r *state.Run) sheaf.NodeID {
 			}
 		}
 	}
+	if number == 0 {
+		return ""
+	}
 	if n := snap.NodeByNumber(number); n != nil {
 		return n.ID
 	}
-	return ""
+	return forgotten
 }
 
 // retries finds those of ready that failed before, by the run's record of failures.

@@ -49,7 +49,7 @@ func (t *Term) Explain(snap *state.Snapshot, r *state.Run) (scheduler.Explanatio
 	}
 	if r.Status == sheaf.RunMerging && !r.Merge.Active {
 		if n := snap.Unreached(r); n > 0 {
-			waits = append(waits, fmt.Sprintf("%d outputs lie on nodes that are down: the merge waits for them to come back, and after %v they are made again", n, outputsGrace))
+			waits = append(waits, fmt.Sprintf("%d outputs lie on nodes that are down: the merge waits for them to come back, and after %v they are made again", n, t.OutputsGrace))
 		}
 	}
 	req, _, ok := t.request(snap, r, need, now)

@@ -31,6 +31,9 @@ func newClock(logMs int64) clock {
 // nowMs is cluster time, Unix milliseconds.
 func (c clock) nowMs() int64 { return c.baseMs + time.Since(c.start).Milliseconds() }
 
+// NowMs is cluster time now.
+func (t *Term) NowMs() int64 { return t.clock.nowMs() }
+
 // until is how long it is to a cluster time.
 func (c clock) until(ms int64) time.Duration {
 	return time.Duration(max(0, ms-c.nowMs())) * time.Millisecond

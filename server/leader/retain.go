@@ -21,9 +21,6 @@ const (
 	// reapAtOnce is how many tombstones one command removes; names of 64 bytes, it stays
 	// well below the limit of a command.
 	reapAtOnce = 500
-	// outputsGrace is how long a node may be gone before outputs that lie only
-	// there are made again.
-	outputsGrace = 5 * time.Minute
 	// rangesAtOnce is how many ranges of outputs one command names: three varints each.
 	rangesAtOnce = 2048
 )
@@ -163,14 +160,18 @@ func (t *Term) remake(ctx context.Context) (next time.Duration, err error) {
 		}
 		for _, c := range r.NodeCounts() {
 			n := snap.NodeByNumber(c.Node)
-			if c.Committed == 0 || n == nil || n.Status != sheaf.NodeDown {
+			if c.Committed == 0 || n != nil && n.Status != sheaf.NodeDown {
 				continue
 			}
-			if left := outputsGrace - time.Duration(now-n.LostMs)*time.Millisecond; left > 0 {
-				next = sooner(next, left)
-				continue
+			why := "its node was forgotten"
+			if n != nil {
+				if left := t.OutputsGrace - time.Duration(now-n.LostMs)*time.Millisecond; left > 0 {
+					next = sooner(next, left)
+					continue
+				}
+				why = "node " + string(n.ID) + " is gone"
 			}
-			if err := t.invalidate(ctx, r, n); err != nil {
+			if err := t.invalidate(ctx, r, c.Node, why); err != nil {
 				return 0, err
 			}
 		}
@@ -179,13 +180,13 @@ func (t *Term) remake(ctx context.Context) (next time.Duration, err error) {
 }
 
 // invalidate names all that a run has committed on a node, in as many commands as it takes.
-func (t *Term) invalidate(ctx context.Context, r *state.Run, n *state.Node) error {
+func (t *Term) invalidate(ctx context.Context, r *state.Run, node uint32, why string) error {
 	e := &wire.Executions{Run: string(r.ID), Generation: r.Generation}
 	flush := func() error {
 		if len(e.First) == 0 {
 			return nil
 		}
-		c := &fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: e, Reason: "node " + string(n.ID) + " is gone"}}}
+		c := &fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: e, Reason: why}}}
 		e = &wire.Executions{Run: string(r.ID), Generation: r.Generation}
 		_, err := t.apply(ctx, c)
 		if class := sheaf.ClassOf(err); err != nil && (class == sheaf.Conflict || class == sheaf.NotFound) {
@@ -193,7 +194,7 @@ func (t *Term) invalidate(ctx context.Context, r *state.Run, n *state.Node) erro
 		}
 		return err
 	}
-	for p, row := range r.Partitions.Held(sheaf.PartitionSucceeded, n.Number) {
+	for p, row := range r.Partitions.Held(sheaf.PartitionSucceeded, node) {
 		state.AppendExecution(e, p, row.Attempt)
 		if len(e.First) == rangesAtOnce {
 			if err := flush(); err != nil {

@@ -43,6 +43,12 @@ type Config struct {
 	// KeepRuns and KeepFor bound how many runs that are over are kept, and how long.
 	KeepRuns int
 	KeepFor  time.Duration
+	// Lease is how long a node may work on after it was last heard of, Grace what is
+	// added before it is declared lost.
+	Lease, Grace time.Duration
+	// OutputsGrace is how long a node may be gone before outputs that lie only
+	// there and that something needs are made again.
+	OutputsGrace time.Duration
 }
 
 // Term is one leadership.
@@ -78,9 +84,9 @@ func New(c Config) *Term {
 			alive = append(alive, n.ID)
 		}
 	}
-	t.watch = liveness.NewWatch(alive)
+	t.watch = liveness.NewWatch(alive, c.Lease+c.Grace)
 	t.hub = rpc.NewHub(rpc.HubConfig{
-		Term: c.Number, Lease: liveness.Lease, Log: t, Snapshot: c.Store.Snapshot, Verify: c.Log.VerifyLeader, Barrier: c.Log.Barrier,
+		Term: c.Number, Lease: c.Lease, Log: t, Snapshot: c.Store.Snapshot, Verify: c.Log.VerifyLeader, Barrier: c.Log.Barrier,
 		Renew: t.watch.Renew, Observer: t, Logger: c.Logger,
 	})
 	t.planner = planner.New(t, c.Store.Snapshot, t.placed)
@@ -123,9 +129,9 @@ func (t *Term) lost(ctx context.Context, id sheaf.NodeID) error {
 	if n == nil || n.Status == sheaf.NodeDown {
 		return nil
 	}
-	t.Logger.Warn("node is lost: nothing was heard of it", "node", id, "for", liveness.Lease+liveness.Grace)
+	t.Logger.Warn("node is lost: nothing was heard of it", "node", id, "for", t.Lease+t.Grace)
 	_, err := t.apply(ctx, &fsm.Command{Body: &fsm.Command_NodeLost{NodeLost: &fsm.NodeLost{
-		Node: string(id), Session: n.Session, Reason: fmt.Sprintf("not heard of for %v", liveness.Lease+liveness.Grace),
+		Node: string(id), Session: n.Session, Reason: fmt.Sprintf("not heard of for %v", t.Lease+t.Grace),
 	}}})
 	if err != nil {
 		t.Logger.Error("declare a node lost", "node", id, "error", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
+// What is granted unless the configuration says otherwise.
 const (
 	// Lease is how long a node may work on after it was last heard of.
 	Lease = 9 * time.Second
@@ -23,13 +24,14 @@ const (
 
 // Table is the pure core: until when each node is taken for alive.
 type Table struct {
-	until map[sheaf.NodeID]time.Time
+	period time.Duration // lease and grace together
+	until  map[sheaf.NodeID]time.Time
 }
 
 // NewTable makes the table of a term: every node known gets one full period,
 // since the leader before may have heard of it just now.
-func NewTable(nodes []sheaf.NodeID, now time.Time) *Table {
-	t := &Table{until: map[sheaf.NodeID]time.Time{}}
+func NewTable(nodes []sheaf.NodeID, period time.Duration, now time.Time) *Table {
+	t := &Table{period: period, until: map[sheaf.NodeID]time.Time{}}
 	for _, n := range nodes {
 		t.Renew(n, now)
 	}
@@ -37,7 +39,7 @@ func NewTable(nodes []sheaf.NodeID, now time.Time) *Table {
 }
 
 // Renew grants a node a full lease.
-func (t *Table) Renew(node sheaf.NodeID, now time.Time) { t.until[node] = now.Add(Lease + Grace) }
+func (t *Table) Renew(node sheaf.NodeID, now time.Time) { t.until[node] = now.Add(t.period) }
 
 // Remove forgets a node that is down or gone.
 func (t *Table) Remove(node sheaf.NodeID) { delete(t.until, node) }
@@ -65,9 +67,9 @@ type Watch struct {
 	added chan struct{} // of size 1: there is a node again where there was none
 }
 
-// NewWatch grants each of the nodes one full period from now on.
-func NewWatch(nodes []sheaf.NodeID) *Watch {
-	return &Watch{table: NewTable(nodes, time.Now()), added: make(chan struct{}, 1)}
+// NewWatch grants each of the nodes one full period, lease and grace, from now on.
+func NewWatch(nodes []sheaf.NodeID, period time.Duration) *Watch {
+	return &Watch{table: NewTable(nodes, period, time.Now()), added: make(chan struct{}, 1)}
 }
 
 // Renew grants a node a full lease from the moment at, which must lie before the

@@ -47,7 +47,7 @@ func watch(t *testing.T, w *liveness.Watch, refuse int) <-chan loss {
 
 func TestNewLeaderGrantsAFullPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		losses := watch(t, liveness.NewWatch([]sheaf.NodeID{"a"}), 0)
+		losses := watch(t, liveness.NewWatch([]sheaf.NodeID{"a"}, liveness.Lease+liveness.Grace), 0)
 		if l := <-losses; l != (loss{"a", period}) {
 			t.Errorf("lost %+v, want a after %v", l, period)
 		}
@@ -56,7 +56,7 @@ func TestNewLeaderGrantsAFullPeriod(t *testing.T) {
 
 func TestRenewedNodesStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := liveness.NewWatch([]sheaf.NodeID{"a", "b"})
+		w := liveness.NewWatch([]sheaf.NodeID{"a", "b"}, liveness.Lease+liveness.Grace)
 		losses := watch(t, w, 0)
 		for range 20 {
 			time.Sleep(liveness.Lease / 3)
@@ -80,7 +80,7 @@ func TestRenewedNodesStay(t *testing.T) {
 
 func TestLossIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		losses := watch(t, liveness.NewWatch([]sheaf.NodeID{"a"}), 3)
+		losses := watch(t, liveness.NewWatch([]sheaf.NodeID{"a"}, liveness.Lease+liveness.Grace), 3)
 		if l := <-losses; l != (loss{"a", period + 3*time.Second}) {
 			t.Errorf("lost %+v, want a after three refusals", l)
 		}

@@ -45,11 +45,16 @@ type Run struct {
 	DeadlineMs  int64 `json:"deadline,omitempty"` // of the job's timeout, from the generation's first placement; 0 is none
 
 	Error   string        `json:"error,omitempty"` // the root cause
+	Lost    sheaf.Ranges  `json:"lost,omitempty"`  // committed outputs that their nodes say they lack, of a run that is over; at most MaxLost ranges
 	Errors  *ErrorLog     `json:"errors,omitempty"`
 	Prepare []PrepareMark `json:"prepare,omitempty"` // ascending by node number
 
 	digest *atomic.Uint64 // of the row and its partitions, 0 while not computed
 }
+
+// MaxLost bounds Run.Lost: a node that lost its disk reports in few ranges, and
+// what is beyond is found when it is read.
+const MaxLost = 1024
 
 // StopReason says what ended a run's partitions all at once. While it is set, pending and
 // assigned partitions read as cancelled.

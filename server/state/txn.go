@@ -1,6 +1,7 @@
 package state
 
 import (
+	"iter"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-memdb"
@@ -182,6 +183,19 @@ func (t *Txn) PutNode(n *Node) {
 	}
 	n.Modified = t.meta.Index
 	must(t.mem.Insert(tableNodes, n))
+}
+
+// DeleteNode forgets a node. Its number is not given again.
+func (t *Txn) DeleteNode(n *Node) { must(t.mem.Delete(tableNodes, n)) }
+
+// Runs are all runs by ID, as they were before this entry, for reading.
+func (t *Txn) Runs() iter.Seq[*Run] {
+	return func(yield func(*Run) bool) {
+		it, err := t.mem.Get(tableRuns, byID+"_prefix", []byte(nil))
+		must(err)
+		for row := it.Next(); row != nil && yield(row.(*Run)); row = it.Next() {
+		}
+	}
 }
 
 // Backup is the second valid attempt at a partition, or nil.

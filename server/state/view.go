@@ -121,9 +121,22 @@ func (r *Run) NodeCounts() []table.NodeCount {
 	return r.Partitions.NodeCounts()
 }
 
-// Unreached is how many committed outputs lie on nodes that are down.
+// OutputsOn is how many committed outputs and merged results lie on a node.
+func (r *Run) OutputsOn(node uint32) int {
+	n := 0
+	if r.Partitions != nil {
+		n = int(r.Partitions.OnNode(node).Committed)
+	}
+	if r.Result.Sealed && r.Result.Node == node {
+		n++
+	}
+	return n
+}
+
+// Unreached is how many committed outputs lie on nodes that are down, or are
+// known to be lost.
 func (s *Snapshot) Unreached(r *Run) int {
-	lost := 0
+	lost := r.Lost.Len()
 	for _, c := range r.NodeCounts() {
 		if c.Committed == 0 {
 			continue
