@@ -156,6 +156,7 @@ func (a *Agent) buildParts() error {
 		return err
 	}
 	a.pool = pool
+	wire.RegisterAgentsServer(a.grpc, agents{pool: pool})
 	if a.conf.Server.Enabled {
 		if a.server, err = server.New(server.Config{
 			ID: self.Server, Region: a.conf.Region, DataDir: below(a.conf.DataDir, "server"), Address: rpc, Expect: self.Expect,
@@ -186,7 +187,7 @@ func (m measuring) Measured(run sheaf.RunID) (running int, rate float64) {
 func (a *Agent) buildHTTP() *http.Server {
 	conf := httpapi.Config{
 		Gossip: a.pool, Self: a.self, Health: a.health, Parse: parseJob, ReadJob: readJob, Metrics: a.registry,
-		Logger: a.log.With("part", "http"), LeaderTLS: a.dialer.ServerTLS(), HTTPS: a.conf.TLS.https(),
+		Logger: a.log.With("part", "http"), Keyring: a.keyring, LeaderTLS: a.dialer.ServerTLS(), HTTPS: a.conf.TLS.https(),
 	}
 	if a.server != nil {
 		conf.Server = a.server

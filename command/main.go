@@ -103,6 +103,7 @@ func (e *env) root() *cobra.Command {
 		grouped("server", "The servers of the cluster", e.serverMembers()),
 		grouped("tls", "Certificates", e.tlsInit(), e.tlsCert(), e.tlsShow()),
 		grouped("gossip", "Gossip's encryption", e.gossipKeygen()),
+		grouped("operator", "The cluster's own affairs", e.operatorKeyring()),
 	)
 	return root
 }

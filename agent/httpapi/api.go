@@ -45,6 +45,8 @@ type Config struct {
 	Logger  *slog.Logger
 	// ACL makes callers show tokens. Without it everyone may do everything.
 	ACL bool
+	// Keyring changes the gossip keys of all agents, or with nil lists them.
+	Keyring func(ctx context.Context, change *api.KeyringChange) (api.Keyring, error)
 	// LeaderTLS is how other agents' HTTPS is reached; nil without keys. HTTPS says that this agent
 	// serves it, and that requests are passed on in no other way.
 	LeaderTLS *tls.Config

@@ -36,6 +36,8 @@ var endpoints = []endpoint{
 	typed("GET", "/v1/agent/state", ReadAgent, everywhere, "What this server has applied: index and digest", 0, (*API).state),
 	typed("GET", "/v1/status/leader", ReadAgent, everywhere, "The leader's RPC address", 0, (*API).leader),
 	typed("GET", "/v1/status/peers", ReadAgent, everywhere, "The voters' RPC addresses", 0, (*API).peers),
+	typed("GET", "/v1/operator/keyring", ReadOperator, everywhere, "Which gossip keys the agents have", 0, (*API).keyring),
+	typed("POST", "/v1/operator/keyring", Operate, everywhere, "Change the gossip keys of all agents", maxSmallBody, (*API).changeKeyring),
 	raw("GET", "/v1/metrics", ReadAgent, everywhere, "Metrics, in Prometheus' text format", 0, bytesAs("text/plain"), (*API).metrics),
 	raw("GET", "/v1/openapi.json", Anyone, everywhere, "This document", 0, bytesAs("application/json"), (*API).openAPI),
 	raw("GET", "/livez", Anyone, everywhere, "Whether this process answers", 0, bytesAs("text/plain"), (*API).livez),

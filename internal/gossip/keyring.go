@@ -53,6 +53,12 @@ func KeyID(key []byte) string {
 	return hex.EncodeToString(sum[:idLen])
 }
 
+// IsKeyID reports whether a text has the form of a key's ID.
+func IsKeyID(text string) bool {
+	b, err := hex.DecodeString(text)
+	return err == nil && len(b) == idLen
+}
+
 // KeyIDs are the keys that the pool reads, by their IDs in order, and the one it
 // writes with. Both are empty without encryption.
 func (p *Pool) KeyIDs() (ids []string, primary string) {

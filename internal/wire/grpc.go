@@ -33,10 +33,12 @@ const (
 )
 
 // ServerOptions are the settings of every gRPC server of ours. It stands behind a [Mux], which
-// does the handshakes; [PeerOf] says whom they found.
+// does the handshakes; [PeerOf] says whom they found, and the table of methods who may call what.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(handedOver{insecure.NewCredentials()}),
+		grpc.ChainUnaryInterceptor(authorizeCall),
+		grpc.ChainStreamInterceptor(authorizeStream),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxSendMsgSize(MaxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),

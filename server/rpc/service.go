@@ -32,12 +32,14 @@ type Service struct {
 	region  string
 	leading func() (*Hub, error)
 	store   *state.Store
+
+	registering *registering
 }
 
 // NewService makes the service. leading gives the hub while this server leads,
 // else an error that says who does.
 func NewService(region string, leading func() (*Hub, error), store *state.Store) *Service {
-	return &Service{region: region, leading: leading, store: store}
+	return &Service{region: region, leading: leading, store: store, registering: newRegistering()}
 }
 
 // Register makes a node known and begins its next session.
@@ -67,6 +69,10 @@ func (s *Service) register(ctx context.Context, req *wire.RegisterRequest) (*wir
 	}
 	if n.Region != s.region {
 		return nil, &sheaf.Error{Class: sheaf.Denied, Field: "region", Msg: fmt.Sprintf("the node is of region %q, and this server of %q", n.Region, s.region)}
+	}
+	defer s.registering.hold(n.ID)()
+	if err := mayRegister(ctx, h.Snapshot(), &n); err != nil {
+		return nil, err
 	}
 	at := time.Now()
 	reply, err := h.apply(ctx, &fsm.Command{Body: &fsm.Command_RegisterNode{RegisterNode: &fsm.RegisterNode{NodeJson: req.NodeJson, BootId: req.BootId}}})
@@ -112,8 +118,14 @@ func (s *Service) putManifest(st grpc.BidiStreamingServer[wire.PutManifestReques
 			if len(b.Chunk.GetData()) > state.MaxChunk {
 				return &sheaf.Error{Class: sheaf.TooLarge, Msg: fmt.Sprintf("a chunk has %d bytes", len(b.Chunk.GetData())), Limit: fmt.Sprintf("%d bytes", state.MaxChunk)}
 			}
+			if err := speaksFor(st.Context(), h.Snapshot(), sheaf.NodeID(b.Chunk.GetNode())); err != nil {
+				return err
+			}
 			c.Body = &fsm.Command_PutChunk{PutChunk: &fsm.PutChunk{Chunk: b.Chunk}}
 		case *wire.PutManifestRequest_Seal:
+			if err := speaksFor(st.Context(), h.Snapshot(), sheaf.NodeID(b.Seal.GetNode())); err != nil {
+				return err
+			}
 			c.Body = &fsm.Command_SealManifest{SealManifest: &fsm.SealManifest{Seal: b.Seal}}
 		default:
 			return &sheaf.Error{Class: sheaf.Unsupported, Msg: fmt.Sprintf("unknown part of a manifest %T", req.Body)}
@@ -253,6 +265,9 @@ func (n *nodeNames) of(number uint32, out *wire.Outputs) uint32 {
 func (s *Service) SealResult(ctx context.Context, req *wire.SealResultRequest) (*wire.SealResultResponse, error) {
 	h, err := s.leading()
 	if err != nil {
+		return nil, unaryStatus(ctx, err)
+	}
+	if err := speaksFor(ctx, h.Snapshot(), sheaf.NodeID(req.Node)); err != nil {
 		return nil, unaryStatus(ctx, err)
 	}
 	reply, err := h.apply(ctx, &fsm.Command{Body: &fsm.Command_SealResult{SealResult: &fsm.SealResult{Request: req}}})

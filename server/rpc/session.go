@@ -80,6 +80,9 @@ func (h *Hub) Serve(st stream) error {
 	if err != nil {
 		return err
 	}
+	if err := speaksFor(ctx, h.Snapshot(), sheaf.NodeID(hello.Node)); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
