@@ -53,9 +53,10 @@ func (b *block) combinations(path string) []sheaf.Combine {
 	return list
 }
 
-func (c *checker) combine(path string, x *sheaf.Combine, inputs []sheaf.Input, keyless bool) {
+// combine checks a block, which is asked for by key within join and group.
+func (c *checker) combine(path string, x *sheaf.Combine, inputs []sheaf.Input, parent string, keyed bool) {
 	if x.Kind == leaf && x.Over != nil && len(x.Of) == 0 {
-		c.over(path+"."+leaf, x.Over, inputs, keyless)
+		c.over(path+"."+leaf, x.Over, inputs, parent, keyed)
 		return
 	}
 	if !slices.Contains(combinators, x.Kind) || x.Over != nil {
@@ -65,12 +66,40 @@ func (c *checker) combine(path string, x *sheaf.Combine, inputs []sheaf.Input, k
 	if len(x.Of) < 2 {
 		c.bad(path+".of", fmt.Sprintf("%s combines %d", x.Kind, len(x.Of)), "2 or more", `give it two or more over "INPUT" { … } blocks`)
 	}
+	with := 0
 	for i := range x.Of {
-		c.combine(fmt.Sprintf("%s.of[%d]", path, i), &x.Of[i], inputs, x.Kind == "cross" || x.Kind == "union")
+		if hasKey(&x.Of[i]) {
+			with++
+		}
+	}
+	if x.Kind == "cross" && keyed && with != 1 {
+		c.bad(path+".kind", fmt.Sprintf("%d parts of a cross within a join or group have a key", with), "1", "give a key to exactly one of them: it is the tuple's")
+		return
+	}
+	for i := range x.Of {
+		wants := true
+		switch x.Kind {
+		case "union":
+			wants = keyed
+		case "cross":
+			wants = keyed && hasKey(&x.Of[i])
+		}
+		c.combine(fmt.Sprintf("%s.of[%d]", path, i), &x.Of[i], inputs, x.Kind, wants)
 	}
 }
 
-func (c *checker) over(path string, o *sheaf.Over, inputs []sheaf.Input, keyless bool) {
+// hasKey reports whether the data of a block have a key.
+func hasKey(x *sheaf.Combine) bool {
+	switch x.Kind {
+	case leaf:
+		return x.Over != nil && x.Over.Key != ""
+	case "join", "group":
+		return true
+	}
+	return slices.ContainsFunc(x.Of, func(part sheaf.Combine) bool { return hasKey(&part) })
+}
+
+func (c *checker) over(path string, o *sheaf.Over, inputs []sheaf.Input, parent string, keyed bool) {
 	if !slices.ContainsFunc(inputs, func(in sheaf.Input) bool { return in.Name == o.Input }) {
 		var names []string
 		for _, in := range inputs {
@@ -83,16 +112,16 @@ func (c *checker) over(path string, o *sheaf.Over, inputs []sheaf.Input, keyless
 		c.oneOf(path+".match", "match", o.Match, sheaf.MatchAny, sheaf.MatchFiles, sheaf.MatchDirs)
 	}
 	switch {
-	case o.Key != "" && keyless:
+	case o.Key != "" && !keyed:
 		c.bad(path+".key", "key means something in join and group only", "", "leave it out, or write join")
 	case o.Key != "":
 		if re := c.pattern(path+".key", "key", o.Key); re != nil && re.NumSubexp() == 0 {
 			c.bad(path+".key", fmt.Sprintf("key %s captures nothing", quoted(o.Key)), "", "put ( ) around the part of the path that is the key")
 		}
-	case !keyless:
+	case keyed:
 		c.bad(path+".key", "key is missing: join and group need one for every input", "", `write key = "…(…)…"`)
 	}
-	if o.Outer && keyless {
+	if o.Outer && parent != "join" && (parent != "union" || !keyed) {
 		c.bad(path+".outer", "outer means something in join only", "", "leave it out")
 	}
 }

@@ -41,7 +41,10 @@ func (c *checker) split(j *sheaf.Job) {
 				c.bad("split."+x.name, fmt.Sprintf("%s and %s exclude each other", x.name, s.Combine.Kind), "", "give each over block its own glob and match")
 			}
 		}
-		c.combine("split.combine", s.Combine, j.Inputs, true)
+		c.combine("split.combine", s.Combine, j.Inputs, "", false)
+		if s.GroupBy != "" {
+			c.bad("split.group_by", fmt.Sprintf("group_by sees one path, and %s makes tuples of several", s.Combine.Kind), "", "write key in a join or group")
+		}
 	} else {
 		c.glob("split.glob", s.Glob)
 	}
@@ -65,6 +68,11 @@ func (c *checker) split(j *sheaf.Job) {
 		if s.MaxBytes != 0 {
 			c.bad("split.partitions", "partitions and max_bytes exclude each other", "", "leave one of them out")
 		}
+	}
+	if s.Stable && s.Partitions != 0 {
+		c.bad("split.stable", "stable and partitions exclude each other: one file more would move every cut", "", "give batch_size, the average, instead of partitions")
+	} else if s.Stable && s.BatchSize == 0 {
+		c.bad("split.stable", "stable batches have no average size", "", "set batch_size")
 	}
 	c.grouping(s)
 }

@@ -27,10 +27,6 @@ var refusals = []refusal{
 	{"after", func(_ *checker, j *sheaf.Job) []string { return at(len(j.After) > 0, "after") }},
 	{"the source", remoteSources},
 	{"the module", remoteModules},
-	{"stable = true", func(_ *checker, j *sheaf.Job) []string { return at(j.Split != nil && j.Split.Stable, "split.stable") }},
-	{"combining inputs (cross, union, join, group)", func(_ *checker, j *sheaf.Job) []string {
-		return at(j.Split != nil && j.Split.Combine != nil, "split.combine")
-	}},
 	{"the parallelism block", func(_ *checker, j *sheaf.Job) []string { return at(j.Parallelism != nil, "parallelism") }},
 	{`network = "bridge"`, func(_ *checker, j *sheaf.Job) []string {
 		return at(j.Task.Network == sheaf.NetworkBridge, "task.network")
@@ -70,8 +66,6 @@ func unsupportedHint(path string) string {
 		return `write type = "batch", or leave it out`
 	case "task.network":
 		return `write network = "host" or "none"`
-	case "split.combine":
-		return "write glob and base_path over one tree of all inputs"
 	}
 	return "leave it out"
 }

@@ -23,13 +23,37 @@ type Shard struct {
 	Data  []Datum
 }
 
-// Bytes is the sum of the sizes of the shard's atoms.
+// Atoms are the shard's atoms, each once, in the order in which they first
+// stand there: several data may hold the same.
+func (s Shard) Atoms() []*Atom {
+	atoms := make([]*Atom, 0, len(s.Data))
+	var seen map[string]struct{} // once they are not ascending, and so might repeat
+	for i := range s.Data {
+		for j := range s.Data[i].Atoms {
+			a := &s.Data[i].Atoms[j]
+			if n := len(atoms); seen == nil && n > 0 && a.Path <= atoms[n-1].Path {
+				seen = make(map[string]struct{}, n)
+				for _, b := range atoms {
+					seen[b.Path] = struct{}{}
+				}
+			}
+			if seen != nil {
+				if _, has := seen[a.Path]; has {
+					continue
+				}
+				seen[a.Path] = struct{}{}
+			}
+			atoms = append(atoms, a)
+		}
+	}
+	return atoms
+}
+
+// Bytes is the sum of the sizes of the shard's atoms, each counted once.
 func (s Shard) Bytes() int64 {
 	var n int64
-	for _, d := range s.Data {
-		for _, a := range d.Atoms {
-			n += a.Size
-		}
+	for _, a := range s.Atoms() {
+		n += a.Size
 	}
 	return n
 }

@@ -38,6 +38,38 @@ type View struct {
 	Bytes int64
 	Atoms []Atom
 	Ends  []int32 // where each datum ends in Atoms; nil where every atom is a datum
+
+	// Keys is the key of each datum; empty where it is Key for all of them.
+	Keys []string
+}
+
+// commonKey makes the key of all data the shard's, where it is one.
+func (v *View) commonKey() {
+	v.Key = ""
+	for _, k := range v.Keys {
+		if k != v.Keys[0] {
+			return
+		}
+	}
+	v.Key, v.Keys = v.Keys[0], v.Keys[:0]
+}
+
+// reset empties the view of its data. The key stays: groups have several shards.
+func (v *View) reset() {
+	clear(v.Atoms)
+	clear(v.Keys)
+	v.Atoms, v.Bytes, v.Keys = v.Atoms[:0], 0, v.Keys[:0]
+	if v.Ends != nil {
+		v.Ends = v.Ends[:0]
+	}
+}
+
+// key is the key of datum i.
+func (v *View) key(i int) string {
+	if len(v.Keys) == 0 {
+		return v.Key
+	}
+	return v.Keys[i]
 }
 
 // Shard is a copy in the domain's form.
@@ -51,17 +83,39 @@ func (v *View) Shard() sheaf.Shard {
 	if v.Ends == nil {
 		s.Data = make([]sheaf.Datum, len(atoms))
 		for i := range atoms {
-			s.Data[i] = sheaf.Datum{Key: v.Key, Atoms: atoms[i : i+1 : i+1]}
+			s.Data[i] = sheaf.Datum{Key: v.key(i), Atoms: atoms[i : i+1 : i+1]}
 		}
 		return s
 	}
 	s.Data = make([]sheaf.Datum, len(v.Ends))
 	from := 0
 	for i, end := range v.Ends {
-		s.Data[i] = sheaf.Datum{Key: v.Key, Atoms: atoms[from:end:end]}
+		s.Data[i] = sheaf.Datum{Key: v.key(i), Atoms: atoms[from:end:end]}
 		from = int(end)
 	}
 	return s
+}
+
+// distinctBytes is the bytes of atoms, each path counted once.
+func distinctBytes(atoms []Atom) (bytes int64) {
+	for i := range atoms {
+		if i > 0 && atoms[i].Path <= atoms[i-1].Path {
+			return bytesOnce(atoms)
+		}
+		bytes += atoms[i].Size
+	}
+	return bytes
+}
+
+func bytesOnce(atoms []Atom) (bytes int64) {
+	seen := make(map[string]struct{}, len(atoms))
+	for i := range atoms {
+		if _, has := seen[atoms[i].Path]; !has {
+			seen[atoms[i].Path] = struct{}{}
+			bytes += atoms[i].Size
+		}
+	}
+	return bytes
 }
 
 // treePrefix begins the identity of a directory.

@@ -18,7 +18,8 @@ import (
 //	shards   atoms of each partition that begins here or, without any, of the one that goes on
 //	keys     of each partition that begins here: bytes shared with the last, and the rest
 //	kinds    of each atom, see below
-//	…        its input; its path against the last: bytes shared in front, shared
+//	names    keys of data that have one of their own, as those of partitions
+//	…        of each atom its input; its path against the last: bytes shared in front, shared
 //	         at the end, and new ones between; its size; its time against the last; its tag
 //
 // Columns of one thing compress far better than rows of all.
@@ -26,6 +27,7 @@ const (
 	colShards = iota
 	colKeys
 	colKinds
+	colNames
 	colInputs
 	colFront
 	colBack
@@ -40,9 +42,10 @@ const (
 // Bits of an atom's kind.
 const (
 	kindDir  = 1
-	kindEnds = 2 // the last atom of its datum
-	kindTag  = 4 // the identity is a text
-	kindTree = 8 // the identity is treePrefix and a sha256, which takes half the bytes
+	kindEnds = 2  // the last atom of its datum
+	kindTag  = 4  // the identity is a text
+	kindName = 16 // with kindEnds: the datum has a key of its own
+	kindTree = 8  // the identity is treePrefix and a sha256, which takes half the bytes
 )
 
 const (

@@ -3,6 +3,7 @@ package shard
 import (
 	"container/heap"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -12,9 +13,8 @@ import (
 // orderer brings atoms, which come in order of their paths, into the order of
 // the shards, and holds them only where that order is not yet known.
 type orderer interface {
-	put(*Atom) error
-	// finish passes on what is held, and says how many atoms were dropped.
-	finish() (dropped int64, err error)
+	putter
+	finisher
 }
 
 func newOrderer(r *Rule, c *cutter) orderer {
@@ -67,23 +67,15 @@ type grouped struct {
 
 func (o *grouped) put(a *Atom) error {
 	below := o.rule.belowBase(a.Path)
-	at := o.rule.groupBy.FindStringSubmatchIndex(below)
-	if at == nil {
+	key, ok := capture(o.rule.groupBy, below, o.key[:0])
+	if !ok {
 		o.strays.add(a.Path)
 		if o.rule.rest == sheaf.GroupRestKeep {
 			o.rest.put(a, &o.inputs)
 		}
 		return nil
 	}
-	o.key = o.key[:0]
-	for i := 2; i < len(at); i += 2 {
-		if i > 2 {
-			o.key = append(o.key, 0)
-		}
-		if at[i] >= 0 {
-			o.key = append(o.key, below[at[i]:at[i+1]]...)
-		}
-	}
+	o.key = key
 	g := o.groups[string(o.key)]
 	if g == nil {
 		g = &held{}
@@ -91,6 +83,23 @@ func (o *grouped) put(a *Atom) error {
 	}
 	g.put(a, &o.inputs)
 	return nil
+}
+
+// capture appends the key of a path to dst: the captures of re, joined by NUL.
+func capture(re *regexp.Regexp, path string, dst []byte) (key []byte, ok bool) {
+	at := re.FindStringSubmatchIndex(path)
+	if at == nil {
+		return nil, false
+	}
+	for i := 2; i < len(at); i += 2 {
+		if i > 2 {
+			dst = append(dst, 0)
+		}
+		if at[i] >= 0 {
+			dst = append(dst, path[at[i]:at[i+1]]...)
+		}
+	}
+	return dst, true
 }
 
 func (o *grouped) finish() (dropped int64, err error) {

@@ -104,7 +104,9 @@ func Scan(chunks [][]byte, first, count int, yield func(*View) error) error {
 // pieces is a shard that is being read.
 type pieces struct {
 	View
-	ends []int32
+	ends  []int32
+	names []string // of each datum that ended
+	named bool     // one of them is not empty
 }
 
 // complete checks the data of a shard that was read whole.
@@ -117,6 +119,11 @@ func (p *pieces) complete() error {
 	default:
 		p.Ends = p.ends
 	}
+	p.Keys = p.Keys[:0]
+	if p.named {
+		p.Keys = p.names
+	}
+	p.Bytes = distinctBytes(p.Atoms)
 	return nil
 }
 
@@ -132,6 +139,7 @@ type chunk struct {
 	spare    []byte // the one before it, to be written over
 	mtime    int64
 	key      []byte
+	name     []byte // the last key of a datum
 	expanded int
 }
 
@@ -174,7 +182,8 @@ func openChunk(data []byte) (*chunk, error) {
 func (c *chunk) shard(v *pieces, wanted, more bool) error {
 	if !more {
 		clear(v.Atoms)
-		v.Atoms, v.ends, v.Key, v.Bytes = v.Atoms[:0], v.ends[:0], "", 0
+		clear(v.names)
+		v.Atoms, v.ends, v.names, v.named, v.Key = v.Atoms[:0], v.ends[:0], v.names[:0], false, ""
 	}
 	atoms := c.col[colShards].uint()
 	if c.begun > 0 {
@@ -195,29 +204,54 @@ func (c *chunk) shard(v *pieces, wanted, more bool) error {
 		return errDamaged // each takes a byte there
 	}
 	for range atoms {
-		a, ends, err := c.atom(wanted)
+		a, kind, err := c.atom(wanted)
 		if err != nil {
 			return err
+		}
+		name := ""
+		if kind&kindName != 0 {
+			if name, err = c.named(wanted); err != nil {
+				return err
+			}
 		}
 		if !wanted {
 			continue
 		}
 		v.Atoms = append(v.Atoms, a)
-		v.Bytes += a.Size
-		if ends {
-			v.ends = append(v.ends, int32(len(v.Atoms)))
+		if kind&kindEnds != 0 {
+			v.ends, v.names = append(v.ends, int32(len(v.Atoms))), append(v.names, name)
+			v.named = v.named || name != ""
+		} else if name != "" {
+			return errDamaged
 		}
 	}
 	return nil
 }
 
-func (c *chunk) atom(wanted bool) (a Atom, ends bool, err error) {
-	kind := c.col[colKinds].bytes(1)[0]
-	a.Dir, ends = kind&kindDir != 0, kind&kindEnds != 0
+// named reads the key of a datum.
+func (c *chunk) named(wanted bool) (string, error) {
+	names := &c.col[colNames]
+	shared := names.uint()
+	if shared > uint64(len(c.name)) {
+		return "", errDamaged
+	}
+	c.name = append(c.name[:shared], names.bytes(names.uint())...)
+	if c.expanded += len(c.name); len(c.name) > maxPath || c.expanded > maxExpanded {
+		return "", errDamaged
+	}
+	if !wanted {
+		return "", nil
+	}
+	return string(c.name), nil
+}
+
+func (c *chunk) atom(wanted bool) (a Atom, kind byte, err error) {
+	kind = c.col[colKinds].bytes(1)[0]
+	a.Dir = kind&kindDir != 0
 	if in := c.col[colInputs].uint(); in < uint64(len(c.inputs)) {
 		a.Input = c.inputs[in]
 	} else {
-		return a, false, errDamaged
+		return a, 0, errDamaged
 	}
 	a.Size = int64(c.col[colSizes].uint())
 	tags := &c.col[colTags]
@@ -236,19 +270,19 @@ func (c *chunk) atom(wanted bool) (a Atom, ends bool, err error) {
 	}
 	front, back, fresh := c.col[colFront].uint(), c.col[colBack].uint(), c.col[colNew].uint()
 	if last := uint64(len(c.path)); front > last || back > last-front {
-		return a, false, errDamaged
+		return a, 0, errDamaged
 	}
 	middle := c.col[colBytes].bytes(fresh)
 	tail := c.path[len(c.path)-int(back):]
 	size := int(front) + len(middle) + len(tail)
 	if c.expanded += size; size > maxPath || c.expanded > maxExpanded || a.Size < 0 {
-		return a, false, errDamaged
+		return a, 0, errDamaged
 	}
 	c.path, c.spare = append(append(append(c.spare[:0], c.path[:front]...), middle...), tail...), c.path
 	if wanted {
 		a.Path = string(c.path)
 	}
-	return a, ends, nil
+	return a, kind, nil
 }
 
 // done reports what is wrong with a chunk that was read to its end.

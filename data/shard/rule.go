@@ -24,57 +24,63 @@ type Rule struct {
 	batch      int   // atoms a partition; 0 is unlimited
 	maxBytes   int64 // 0 is unlimited
 	partitions int   // 0 is as many as come
+	stable     bool  // the atoms' paths say where a batch ends; batch is the average
 	groupBy    *regexp.Regexp
 	rest       string // of sheaf.GroupRest…
 	allowEmpty bool
 	outside    []string // inputs that lie outside the base
+
+	field       string // where it stands in the job
+	only        int32  // the one input that is looked at, or everyInput
+	combination *combination
 }
 
+// everyInput is where a glob is not one input's.
+const everyInput int32 = -1
+
 // Compile checks a job's split together with its inputs. Mistakes are Invalid
-// errors that name the argument and the way out; combinations and stable batches are Unsupported.
+// errors that name the argument and the way out.
 func Compile(job *sheaf.Job) (*Rule, error) {
 	s := job.Split
 	if s == nil {
 		return nil, invalid("split", "the job has no split", "add one, or use count")
 	}
-	if err := supported(s); err != nil {
-		return nil, err
-	}
 	if len(job.Inputs) == 0 {
 		return nil, invalid("split", "there is no input to split", "add an input block, or use count instead of split")
 	}
-	r := &Rule{inputs: job.Inputs, text: s.Glob, batch: s.BatchSize, maxBytes: int64(s.MaxBytes), partitions: s.Partitions, rest: s.GroupRest, allowEmpty: s.AllowEmpty}
-	if err := r.setBase(s.BasePath); err != nil {
-		return nil, err
-	}
-	var err error
-	if r.glob, err = parseGlob(s.Glob); err != nil {
-		return nil, err
-	}
-	if err := r.setPatterns(); err != nil {
-		return nil, err
-	}
-	if err := r.setMatch(s.Match); err != nil {
-		return nil, err
+	r := &Rule{
+		inputs: job.Inputs, batch: s.BatchSize, maxBytes: int64(s.MaxBytes), partitions: s.Partitions, stable: s.Stable,
+		rest: s.GroupRest, allowEmpty: s.AllowEmpty, field: "split", only: everyInput,
 	}
 	if err := r.checkBatching(); err != nil {
 		return nil, err
 	}
-	return r, r.setGroups(s.GroupBy)
+	if err := r.setGroups(s.GroupBy); err != nil {
+		return nil, err
+	}
+	if s.Combine != nil {
+		return r, r.combine(s)
+	}
+	return r, r.setGlob(s.BasePath, s.Glob, s.Match)
+}
+
+// setGlob takes what is matched, and where.
+func (r *Rule) setGlob(base, text, match string) (err error) {
+	if err := r.setBase(base); err != nil {
+		return err
+	}
+	r.text = text
+	if r.glob, err = parseGlob(text); err != nil {
+		return err
+	}
+	if err := r.setPatterns(); err != nil {
+		return err
+	}
+	return r.setMatch(match)
 }
 
 func invalid(field, msg, hint string) error {
 	return &sheaf.Error{Class: sheaf.Invalid, Field: field, Msg: msg, Hint: hint}
-}
-
-func supported(s *sheaf.Split) error {
-	if s.Combine != nil {
-		return &sheaf.Error{Class: sheaf.Unsupported, Field: "split.combine", Msg: fmt.Sprintf("%s blocks are not supported in this version", s.Combine.Kind), Hint: "split by a glob, or run a job for each input"}
-	}
-	if s.Stable {
-		return &sheaf.Error{Class: sheaf.Unsupported, Field: "split.stable", Msg: "stable batches are not supported in this version", Hint: "leave stable out"}
-	}
-	return nil
 }
 
 // setBase takes the base path, or its default.
@@ -183,6 +189,18 @@ func (r *Rule) checkBatching() error {
 	}
 	if r.partitions > 0 && (r.batch > 0 || r.maxBytes > 0) {
 		return invalid("split.partitions", "partitions stands beside batch_size or max_bytes", "keep one: partitions fixes how many there are, the others how large they are")
+	}
+	return r.checkStable()
+}
+
+// checkStable checks what stable batches need: an average, and nothing that fixes the cuts.
+func (r *Rule) checkStable() error {
+	switch {
+	case !r.stable:
+	case r.partitions > 0:
+		return invalid("split.stable", "stable stands beside partitions, which moves every cut when one file is added", "keep one: give batch_size, the average, to stable batches")
+	case r.batch == 0:
+		return invalid("split.stable", "stable batches have no average size", "set batch_size")
 	}
 	return nil
 }

@@ -20,8 +20,11 @@ func TestCompileRefuses(t *testing.T) {
 	}{
 		{one, nil, sheaf.Invalid, "split", "no split"},
 		{nil, &sheaf.Split{Glob: "/*"}, sheaf.Invalid, "split", "no input"},
-		{one, &sheaf.Split{Combine: &sheaf.Combine{Kind: "cross"}}, sheaf.Unsupported, "split.combine", "cross"},
-		{one, &sheaf.Split{Glob: "/*", Stable: true}, sheaf.Unsupported, "split.stable", "stable"},
+		{one, &sheaf.Split{Combine: &sheaf.Combine{Kind: "cross"}}, sheaf.Invalid, "split.combine.of", "cross combines 0"},
+		{one, &sheaf.Split{Combine: &sheaf.Combine{Kind: "zip"}}, sheaf.Invalid, "split.combine.kind", "zip"},
+		{one, &sheaf.Split{Combine: &sheaf.Combine{Kind: "over", Over: &sheaf.Over{Input: "in", Glob: "/*"}}}, sheaf.Invalid, "split.combine.kind", "combines nothing"},
+		{one, &sheaf.Split{Glob: "/*", Stable: true}, sheaf.Invalid, "split.stable", "average"},
+		{one, &sheaf.Split{Glob: "/*", Stable: true, Partitions: 3}, sheaf.Invalid, "split.stable", "partitions"},
 		{one, &sheaf.Split{Glob: "/*", BasePath: "in"}, sheaf.Invalid, "split.base_path", "not absolute"},
 		{one, &sheaf.Split{Glob: "/*", BasePath: "/in/../x"}, sheaf.Invalid, "split.base_path", `".."`},
 		{one, &sheaf.Split{Glob: "/*", BasePath: "/other"}, sheaf.Invalid, "split.base_path", "no input is mounted"},

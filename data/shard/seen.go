@@ -42,7 +42,6 @@ type seen struct {
 	rule       *Rule
 	files      sample
 	dirs       sample
-	others     int64
 	dirLinks   sample // matched, and not followed
 	otherKind  sample // matched, but not of the kind that the rule takes
 	normalised sample // matched by their NFC form alone
@@ -56,12 +55,8 @@ func (s *seen) entry(e *sheaf.Entry) {
 		s.files.add(e.Path)
 	case sheaf.EntryDir:
 		s.dirs.add(e.Path)
-	default:
-		s.others++
 	}
 }
-
-func (s *seen) listed() int64 { return s.files.n + s.dirs.n + s.others }
 
 func (s *seen) nested(path, dir string) {
 	if s.inner.add(path); s.outer == "" {
@@ -90,7 +85,7 @@ func (s *seen) warnings(dropped int64) []string {
 
 // nothing is the error for a split without atoms.
 func (s *seen) nothing(dropped int64) error {
-	e := &sheaf.Error{Class: sheaf.Invalid, Field: "split.glob", Hint: "correct glob or base_path, or set allow_empty = true"}
+	e := &sheaf.Error{Class: sheaf.Invalid, Field: s.rule.field + ".glob", Hint: "correct glob or base_path, or set allow_empty = true"}
 	was := fmt.Sprintf("%s and %s were listed", count(s.files.n, "file", "files"), count(s.dirs.n, "directory", "directories"))
 	var like []string
 	if s.files.n > 0 {
@@ -112,7 +107,7 @@ func (s *seen) nothing(dropped int64) error {
 		if s.rule.dirs {
 			kind, other = other, kind
 		}
-		e.Field = "split.match"
+		e.Field = s.rule.field + ".match"
 		e.Msg = fmt.Sprintf("%s takes %s only and matched none, but %s: %s", s.pattern(), kind, count(s.otherKind.n, "other path", "other paths"), &s.otherKind)
 		e.Hint = fmt.Sprintf(`set match = %q to take %s`, sheaf.MatchAny, other)
 		if s.rule.glob.dirsOnly {

@@ -55,7 +55,8 @@ type Writer struct {
 	path     []byte // of the last atom
 	mtime    int64
 	key      string
-	expanded int // bytes of all paths and keys
+	name     string // the last key of a datum
+	expanded int    // bytes of all paths and keys
 	mark     mark
 }
 
@@ -88,7 +89,14 @@ func (w *Writer) Add(v *View) error {
 		if err := checkLength("identity", a.Tag, maxTag); err != nil {
 			return err
 		}
-		if !w.fits(len(a.Path) + len(a.Tag)) {
+		ends := v.Ends == nil || end < len(v.Ends) && int(v.Ends[end]) == i+1
+		name := ""
+		if ends && len(v.Keys) > 0 {
+			if name = v.Keys[end]; len(name) > maxPath {
+				return checkLength("key", name, maxPath)
+			}
+		}
+		if !w.fits(len(a.Path) + len(a.Tag) + len(name)) {
 			whole := w.begun > 1
 			if whole { // the chunk goes without this shard, which begins in the next
 				w.rewind()
@@ -106,12 +114,11 @@ func (w *Writer) Add(v *View) error {
 				continue
 			}
 		}
-		ends := v.Ends == nil
-		if !ends && end < len(v.Ends) && int(v.Ends[end]) == i+1 {
-			ends = true
+		w.atom(a, ends)
+		if ends {
+			w.named(name)
 			end++
 		}
-		w.atom(a, ends)
 	}
 	w.col[colShards].uint(uint64(w.atoms))
 	w.next++
@@ -162,6 +169,20 @@ func (w *Writer) fits(n int) bool {
 		size += len(name) + binary.MaxVarintLen16
 	}
 	return size+columns*binary.MaxVarintLen32 <= maxRaw && w.expanded+n <= maxExpanded
+}
+
+// named gives the datum that ended a key of its own, if it has one.
+func (w *Writer) named(key string) {
+	if key == "" {
+		return
+	}
+	kinds := w.col[colKinds]
+	kinds[len(kinds)-1] |= kindName
+	shared := commonPrefix(w.name, key)
+	w.col[colNames].uint(uint64(shared))
+	w.col[colNames] = appendBytes(w.col[colNames], key[shared:])
+	w.name = key
+	w.expanded += len(key)
 }
 
 func (w *Writer) atom(a *Atom, ends bool) {
@@ -243,7 +264,7 @@ func (w *Writer) flush(open bool) error {
 		w.before = 0
 	}
 	w.begun, w.atoms, w.expanded = 0, 0, 0
-	w.path, w.mtime, w.key = w.path[:0], 0, ""
+	w.path, w.mtime, w.key, w.name = w.path[:0], 0, "", ""
 	w.inputs, w.mark = inputNames{}, mark{}
 	sum := sha256.Sum256(c.Data)
 	w.root.Write(sum[:])

@@ -22,7 +22,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/sheaf-run/agent/data/shard"
@@ -154,11 +156,9 @@ func (l *layout) stage(sh sheaf.Shard, inputs []Input) error {
 		l.inputs[i] = p
 		named[i] = sheaf.Input{Name: in.Name, Mount: in.Mount}
 	}
-	for _, d := range sh.Data {
-		for i := range d.Atoms {
-			if err := l.atom(named, &d.Atoms[i]); err != nil {
-				return err
-			}
+	for _, a := range outermost(sh.Atoms()) {
+		if err := l.atom(named, a); err != nil {
+			return err
 		}
 	}
 	for _, p := range l.inputs {
@@ -169,6 +169,33 @@ func (l *layout) stage(sh sheaf.Shard, inputs []Input) error {
 		l.tree.Mounts = append(l.tree.Mounts, Mount{Host: host, Target: p.in.Mount, ReadOnly: true})
 	}
 	return nil
+}
+
+// outermost leaves out atoms that lie inside others, as those of different
+// inputs' globs may: they are staged with them.
+func outermost(atoms []*sheaf.Atom) []*sheaf.Atom {
+	dirs := map[string]bool{}
+	for _, a := range atoms {
+		if a.Dir {
+			dirs[a.Path] = true
+		}
+	}
+	if len(dirs) == 0 || len(atoms) == 1 {
+		return atoms
+	}
+	return slices.DeleteFunc(atoms, func(a *sheaf.Atom) bool {
+		if a.Path == "/" {
+			return false
+		}
+		for at := path.Dir(a.Path); ; at = path.Dir(at) {
+			if dirs[at] {
+				return true
+			}
+			if at == "/" {
+				return false
+			}
+		}
+	})
 }
 
 func (l *layout) close() {
