@@ -2,6 +2,7 @@ package shard
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -97,6 +98,9 @@ func (r *Rule) alive(at places) bool {
 // Descend reports whether what lies in a directory of the tree (an absolute path)
 // can matter to the rule. It is safe for concurrent use.
 func (r *Rule) Descend(dir string) bool {
+	if r.combination != nil {
+		return slices.ContainsFunc(r.combination.over, func(o *over) bool { return o.rule.Descend(dir) })
+	}
 	var space [2 * 4]uint64
 	at, next := places(space[:4:4]), places(space[4:])
 	if n := len(r.patterns); n > 4 {
