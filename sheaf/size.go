@@ -46,14 +46,25 @@ func ParseSize(s string) (Size, error) {
 
 // String is the shortest exact form in binary units.
 func (s Size) String() string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	v, i := int64(s), 0
-	for i < len(units)-1 && v != 0 && v%1024 == 0 {
+	for i < len(binaryUnits)-1 && v != 0 && v%1024 == 0 {
 		v /= 1024
 		i++
 	}
-	return strconv.FormatInt(v, 10) + units[i]
+	return strconv.FormatInt(v, 10) + binaryUnits[i]
 }
+
+// Rounded is the size as people read it: with one decimal in the largest binary
+// unit of which there is at least one.
+func (s Size) Rounded() string {
+	v, i := float64(s), 0
+	for ; i < len(binaryUnits)-1 && math.Abs(v) >= 1024; i++ {
+		v /= 1024
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0") + binaryUnits[i]
+}
+
+var binaryUnits = [...]string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 
 // MarshalJSON writes the exact form with its unit.
 func (s Size) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }

@@ -36,9 +36,10 @@ var mayImport = map[string][]string{
 	"drivers/containerd": {"sheaf", "drivers", "drivers/driverpb", "drivers/cgroup"},
 	"drivers/builtin":    {"sheaf", "drivers"},
 	"server":             {"sheaf", "server", "internal"},
-	"server/scheduler":   {"sheaf"},
+	"server/match":       {"sheaf"},
+	"server/scheduler":   {"sheaf", "server/match"},
 	"server/state":       {"sheaf", "server/state", "internal/wire"},
-	"server/fsm":         {"sheaf", "server/state", "server/fsm", "internal/wire"},
+	"server/fsm":         {"sheaf", "server/match", "server/state", "server/fsm", "internal/wire"},
 	"client":             {"sheaf", "client", "data", "drivers", "internal"},
 	"agent":              {"sheaf", "agent", "server", "client", "jobspec", "data/source", "drivers/builtin", "internal", "api"},
 	"command":            {"sheaf", "api", "jobspec", "command", "data/output/result", "drivers/builtin", "agent", "internal"},
@@ -149,7 +150,7 @@ func TestPureParts(t *testing.T) {
 	forbidden := []string{"net", "net/http", "os", "os/exec", "math/rand", "math/rand/v2", "google.golang.org/grpc"}
 	for _, p := range packages(t) {
 		from := strings.TrimPrefix(p.ImportPath, module)
-		if from != "sheaf" && from != "data/shard" && from != "server/scheduler" && from != "server/fsm" && from != "server/dispatch" {
+		if from != "sheaf" && from != "data/shard" && from != "server/match" && from != "server/scheduler" && from != "server/fsm" && from != "server/dispatch" {
 			continue
 		}
 		for _, imp := range p.Imports {

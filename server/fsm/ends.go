@@ -101,8 +101,15 @@ func (s *step) decide(r *state.RunTxn, i int, row table.Row, policy string, n *s
 		}
 	}
 	t.Set(i, row)
+	if row.State == sheaf.PartitionFailed {
+		s.heed(r, policy)
+	}
+}
+
+// heed stops a run of which a partition has failed, where its job says so.
+func (s *step) heed(r *state.RunTxn, policy string) {
+	t := r.Table()
 	switch {
-	case row.State != sheaf.PartitionFailed:
 	case policy == sheaf.ActionFailJob:
 		s.stop(r, state.StopExit, "")
 	case r.Job.Failure.StopAfter != nil && t.Counts()[sheaf.PartitionFailed] > r.Job.Failure.StopAfter.Of(t.Len()):

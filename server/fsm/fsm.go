@@ -128,6 +128,7 @@ func (c *counter) Write(b []byte) (int, error) {
 type step struct {
 	*state.Txn
 	reply Reply
+	able  map[sheaf.RunID]int // by run, how many nodes can take it
 }
 
 // Reply is what became of a command. Fields that do not concern it are zero.
@@ -144,6 +145,7 @@ type Reply struct {
 	Answers    []*wire.Answers    // CommitPartitions: one for each Results, in order
 	Verdict    wire.Verdict       // PutChunk, SealManifest, SealResult; set with Err too
 	Ended      []*wire.Executions // NodePrepareFailed, Release: executions that this ended
+	Freed      []sheaf.RunID      // any: runs that came after one that this ended, and were let go or failed
 	Status     sheaf.RunStatus    // RegisterJob, CancelRun, RetryRun: the run's after it
 	Partitions int                // RetryRun, InvalidateOutput: how many run again
 	Digest     string             // SetImageDigest: the one that stands

@@ -71,6 +71,11 @@ func (s *step) invalidateOutput(c *InvalidateOutput) error {
 			if row.State == sheaf.PartitionSucceeded && row.Attempt == o.Attempt[i] {
 				t.Set(p, uncommitted(row))
 				s.reply.Partitions++
+				if r.Nodes != nil {
+					if n := s.NodeByNumber(r.Nodes[p]); n != nil && n.Status == sheaf.NodeDown {
+						s.failBound(r, n, sheaf.FailLosses, "its output was lost with node "+string(n.ID))
+					}
+				}
 			}
 		}
 	}

@@ -127,7 +127,12 @@ func (s *step) nodeLost(c *NodeLost) error {
 				s.endExec(s.Run(id), k, how)
 			}
 		}
-		if s.endPartitionsOn(id, &n, how) != nil {
+		ended := s.endPartitionsOn(id, &n, how) != nil
+		if before.PartitionFor(n.Number) >= 0 {
+			s.failBound(s.Run(id), &n, sheaf.FailLosses, how.why)
+			ended = true
+		}
+		if ended {
 			s.settle(s.Run(id))
 		}
 	}

@@ -114,7 +114,7 @@ func (s *step) placeMerge(r *state.RunTxn, n *state.Node) Placed {
 }
 
 func (s *step) placePartitions(r *state.RunTxn, n *state.Node, p *Placement) Placed {
-	t, now := r.Table(), s.TimeMs()
+	t, now, room := r.Table(), s.TimeMs(), s.room(r)
 	placed, e := Placed{}, newExecutions(r)
 	for i, first := range p.First {
 		end := placed.clip(t.Len(), first, p.Count[i])
@@ -124,6 +124,15 @@ func (s *step) placePartitions(r *state.RunTxn, n *state.Node, p *Placement) Pla
 				placed.refuse("partition %d is %s", at, row.State)
 				continue
 			}
+			if r.Nodes != nil && r.Nodes[at] != n.Number {
+				placed.refuse("partition %d is for another node", at)
+				continue
+			}
+			if room == 0 {
+				placed.refuse("as many of the run are under way as its parallelism allows")
+				continue
+			}
+			room--
 			row.Fence++
 			row.Attempt, row.Node = row.Fence, n.Number
 			row.State, row.StartedMs = sheaf.PartitionAssigned, 0
@@ -138,7 +147,7 @@ func (s *step) placePartitions(r *state.RunTxn, n *state.Node, p *Placement) Pla
 }
 
 func (s *step) placeBackups(r *state.RunTxn, n *state.Node, p *Placement) Placed {
-	t := r.Table()
+	t, room := r.Table(), s.room(r)
 	placed, e := Placed{}, newExecutions(r)
 	for i, first := range p.First {
 		end := placed.clip(t.Len(), first, p.Count[i])
@@ -154,7 +163,14 @@ func (s *step) placeBackups(r *state.RunTxn, n *state.Node, p *Placement) Placed
 			case r.Backups > 0 && s.Backup(r.ID, uint32(at)) != nil:
 				placed.refuse("partition %d has a backup", at)
 				continue
+			case r.Nodes != nil:
+				placed.refuse("partition %d is for one node only", at)
+				continue
+			case room == 0:
+				placed.refuse("as many of the run are under way as its parallelism allows")
+				continue
 			}
+			room--
 			row.Fence++
 			t.Set(at, row)
 			s.PutBackup(r, &state.Backup{Run: r.ID, Partition: uint32(at), Attempt: row.Fence, Node: n.Number})

@@ -59,6 +59,13 @@ func (s *step) markPrepare(r *state.RunTxn, n *state.Node, why string, invalid b
 	m.NotBeforeMs = s.notBefore(r.Job.Retry, m.Tries)
 	m.Exhausted = int(m.Tries) >= r.Job.Retry.Attempts
 	r.Change().Prepare = marks
+	if r.Nodes != nil {
+		if m.Exhausted {
+			s.failBound(r, n, sheaf.FailPrepare, "it cannot be made ready on its node "+string(n.ID)+": "+why)
+			s.settle(r)
+		}
+		return
+	}
 	if m.Exhausted && !s.preparable(r) {
 		s.stop(r, state.StopPrepare, "it cannot be made ready on any node: "+why)
 	}

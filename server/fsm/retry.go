@@ -21,6 +21,9 @@ func (s *step) retryRun(c *RetryRun) error {
 	case r.Status == sheaf.RunMerging:
 		return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + c.Run + " is merging its outputs", Hint: "wait until it is over, then retry"}
 	}
+	if err := s.waitAgain(r); err != nil {
+		return err
+	}
 	if r.Partitions == nil {
 		return s.retrySplit(r, c)
 	}

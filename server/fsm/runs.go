@@ -30,7 +30,7 @@ func (s *step) registerJob(c *RegisterJob) error {
 	if err := json.Unmarshal(c.JobJson, job); err != nil {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: "job", Msg: "the job cannot be read", Err: err}
 	}
-	if job.Split == nil && (job.Count < 1 || job.Count > sheaf.MaxPartitions) {
+	if job.Type != sheaf.JobOps && job.Split == nil && (job.Count < 1 || job.Count > sheaf.MaxPartitions) {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: "count", Msg: fmt.Sprintf("count is %d", job.Count), Limit: fmt.Sprintf("1 to %d", sheaf.MaxPartitions)}
 	}
 	if job.Retry.Attempts < 1 || job.Retry.Attempts > 100 {
@@ -40,12 +40,23 @@ func (s *step) registerJob(c *RegisterJob) error {
 		return noSecret(job.Namespace, name, job.Name)
 	}
 	r := &state.Run{ID: id, Job: job, JobJSON: c.JobJson, Status: sheaf.RunPending, Generation: 1, SubmittedMs: s.TimeMs()}
-	if job.Split == nil {
+	switch {
+	case job.Type == sheaf.JobOps:
+		if err := s.bind(r); err != nil {
+			return err
+		}
+	case job.Split == nil:
 		r.Partitions = table.New(job.Count)
 	}
 	r.Adjusted.Held = c.Held
-	s.InsertRun(r)
-	s.reply.Status = r.Status
+	if err := s.comesAfter(r); err != nil {
+		return err
+	}
+	row := s.InsertRun(r)
+	if why := s.unmet(r.Waits); why != "" {
+		s.stop(row, state.StopAfterRun, why)
+	}
+	s.reply.Status = row.Status
 	return nil
 }
 
@@ -178,6 +189,7 @@ func (s *step) finish(r *state.RunTxn, status sheaf.RunStatus, why string) {
 	row.Split.Drop()
 	row.Merge.Drop()
 	s.dropBackups(r)
+	s.letGo(r)
 }
 
 func (s *step) dropBackups(r *state.RunTxn) {

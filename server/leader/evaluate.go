@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/match"
 	"github.com/sheaf-run/agent/server/planner"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/state"
@@ -81,7 +82,7 @@ func (t *Term) evaluateRun(ctx context.Context, id sheaf.RunID) (placed int, err
 		t.Logger.Debug("part of a plan was refused", "run", id, "partitions", result.Refused, "reason", result.Reason)
 		t.broker.EnqueueAfter(id, shareOf(r), refusedPause)
 	}
-	if kind == wire.Kind_KIND_PARTITION && plan.Left == 0 && need.Ready > req.Ready.Len() {
+	if kind == wire.Kind_KIND_PARTITION && plan.Left == 0 && need.Ready > req.Ready.Len() && req.Ready.Len() == maxReady {
 		t.broker.Enqueue(id, shareOf(r))
 	}
 	return result.Placed, nil
@@ -100,7 +101,14 @@ func (t *Term) request(snap *state.Snapshot, r *state.Run, need state.Need, nowM
 			return req, kind, false // keepOutputs decides: the node comes back, or they are made again
 		}
 	case need.Ready > 0:
-		req.Ready = r.Ready(nowMs, 0, maxReady)
+		most := room(snap, r)
+		if most == 0 {
+			return req, kind, false // an execution that ends makes room
+		}
+		if r.Nodes != nil {
+			return t.opsRequest(snap, r, most, nowMs), kind, true
+		}
+		req.Ready = r.Ready(nowMs, 0, min(most, maxReady))
 		req.Retries = retries(snap, r, req.Ready)
 	default:
 		return req, kind, false
@@ -234,8 +242,13 @@ func (t *Term) loads(snap *state.Snapshot, list []scheduler.Node, index map[uint
 		}
 		for _, c := range r.NodeCounts() {
 			if i, ok := index[c.Node]; ok && c.Assigned > 0 {
-				list[i].Load += float64(c.Assigned) / float64(scheduler.Slots(list[i].Resources, r.Job.Task.Resources))
+				list[i].Load += float64(c.Assigned) / float64(slots(list[i].Resources, r.Job.Task.Resources))
 			}
 		}
 	}
+}
+
+func slots(has, need sheaf.Resources) int {
+	n, _ := match.Slots(has, need)
+	return n
 }

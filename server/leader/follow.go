@@ -26,6 +26,9 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 			t.runChanged(id)
 		}
 	}
+	for _, id := range reply.Freed {
+		t.runChanged(id)
+	}
 	switch b := c.Body.(type) {
 	case *fsm.Command_RegisterJob:
 		t.runChanged(sheaf.RunID(b.RegisterJob.Run))

@@ -9,8 +9,6 @@ import (
 )
 
 const (
-	// maxSlots bounds what resources alone may say: a task that asks for nothing.
-	maxSlots int64 = 4096
 	// maxLookahead bounds the queue of one run at one node: what is queued
 	// there must be taken back or waited for before another node may have it.
 	maxLookahead = 32_768
@@ -47,9 +45,10 @@ func fill(candidates []candidate, n int) {
 		return
 	}
 	// Find the highest level that needs no more than n.
-	low, high := 0.0, 0.0
+	low, high := math.Inf(1), math.Inf(-1)
 	for i := range candidates {
 		c := &candidates[i]
+		low = min(low, occupancy(c))
 		high = max(high, occupancy(c)+float64(c.room())/float64(c.slots))
 	}
 	for range 48 {
@@ -91,9 +90,11 @@ func fill(candidates []candidate, n int) {
 	}
 }
 
-// occupancy is how full a node is, with all runs' work, in units of slots.
+// occupancy is how full a node is, with all runs' work, in units of slots. A node that meets
+// all of the job's affinities counts as emptier by all its slots: it is filled before one
+// that meets none gets anything.
 func occupancy(c *candidate) float64 {
-	return max(c.Load, float64(c.Assigned)/float64(c.slots))
+	return max(c.Load, float64(c.Assigned)/float64(c.slots)) - c.preference
 }
 
 // at is how many executions bring a node to a level.

@@ -1,30 +1,33 @@
 package scheduler
 
-import "github.com/sheaf-run/agent/sheaf"
+import (
+	"github.com/sheaf-run/agent/server/match"
+	"github.com/sheaf-run/agent/sheaf"
+)
 
 // Code says why a node was refused, for programs; Reason.Text says it for people.
-type Code string
+type Code = match.Code
 
 // The codes, in the order in which a node is tested: the first that holds is given.
+// Those of package match are what the node itself falls short of.
 const (
 	Down       Code = "down"       // declared lost, or gossip holds it for dead
 	Ineligible Code = "ineligible" // a person set it aside
 	Joining    Code = "joining"    // registered, not reconciled yet
-	NoDriver   Code = "no_driver"
-	Unhealthy  Code = "unhealthy_driver"
-	NoSource   Code = "no_source" // cannot read an input
-	Pinned     Code = "pinned"    // the work is bound to another node's files
-	CPU        Code = "cpu"       // the node is too small for one execution, in all
-	Memory     Code = "memory"
-	Disk       Code = "disk"
-	Pids       Code = "pids"
+	Datacenter      = match.Datacenter
+	NoDriver        = match.NoDriver
+	Unhealthy       = match.Unhealthy
+	Constraint      = match.Constraint
+	NoSource        = match.NoSource
+	CPU             = match.CPU
+	Memory          = match.Memory
+	Disk            = match.Disk
+	Pids            = match.Pids
+	Pinned     Code = "pinned"         // the work is bound to another node's files
 	Refusing   Code = "refusing"       // the client said that it takes no work
 	Prepare    Code = "prepare_failed" // the image or module could not be made ready there
 	Full       Code = "full"           // fits, and has its share of this run already
 )
-
-// Permanent reports whether the reason stays until the node or the job changes.
-func (c Code) Permanent() bool { return c != Full && c != Joining && c != Refusing && c != Down }
 
 // Reason is why one or more nodes take no further work of a run.
 type Reason struct {

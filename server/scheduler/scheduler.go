@@ -50,6 +50,9 @@ type Request struct {
 	// Retries are those of Ready that failed before, ascending; they had
 	// better go to another node where the job says so.
 	Retries []Retry
+	// Bound says, for a run of type ops, which one node each of Ready is for, in the
+	// same order; nil for others. Only these need to be among Nodes.
+	Bound []sheaf.NodeID
 	// Pin is the node whose listing of not shared files this run goes by; empty while there is none.
 	Pin sheaf.NodeID
 	// Nodes are all nodes, in any order that stays the same for the same state.
@@ -73,7 +76,11 @@ type Plan struct {
 // candidate is a node that passed the filter.
 type candidate struct {
 	*Node
-	slots  int
+	slots int
+	limit string // what no more than slots would fit into: cpu, memory, disk or pids
+	// preference is how well it meets the job's affinities, from -1 to 1.
+	preference float64
+
 	budget int // executions of this run that it may hold, queued ones included
 	give   int // executions that it gets
 	has    int // of those, already cut; the length of ranges
@@ -103,6 +110,10 @@ func Schedule(r Request) Plan {
 		}
 		return plan
 	}
+	if r.Bound != nil {
+		plan.Placements, plan.Left = bound(&r, candidates)
+		return plan
+	}
 	ready := r.Ready.Len()
 	full := &collector{}
 	for i := range candidates {
@@ -112,7 +123,7 @@ func Schedule(r Request) Plan {
 		// larger plans cost less than many of a few partitions.
 		if c.Assigned >= c.slots+(c.budget-c.slots+1)/2 {
 			c.budget = c.Assigned
-			full.add(Full, "has its share of the run already", c.ID)
+			full.add(Full, "has as many of the run's executions as its "+cmp.Or(c.limit, "slots")+" and its lookahead allow", c.ID)
 		}
 	}
 	plan.Explanation.Reasons = append(plan.Explanation.Reasons, full.reasons()...)
@@ -127,6 +138,26 @@ func Schedule(r Request) Plan {
 	return plan
 }
 
+// bound places each partition on the one node that it is for.
+func bound(r *Request, candidates []candidate) (placements []Placement, left int) {
+	able := make(map[sheaf.NodeID]*candidate, len(candidates))
+	for i := range candidates {
+		able[candidates[i].ID] = &candidates[i]
+	}
+	i := 0
+	for _, x := range r.Ready {
+		for p := x.First; p <= x.Last && i < len(r.Bound); p++ {
+			if c := able[r.Bound[i]]; c != nil {
+				placements = append(placements, Placement{Node: c.ID, Session: c.Session, Partitions: sheaf.Ranges{{First: p, Last: p}}})
+			} else {
+				left++
+			}
+			i++
+		}
+	}
+	return placements, left
+}
+
 // pick chooses the node of a split or merge: a merge goes where most of the outputs
 // lie; both go where least else runs.
 func pick(k Kind, candidates []candidate) *candidate {
@@ -137,7 +168,7 @@ func pick(k Kind, candidates []candidate) *candidate {
 		if k == Merge && a.Committed != b.Committed {
 			return cmp.Compare(b.Committed, a.Committed)
 		}
-		return cmp.Or(cmp.Compare(a.Failed, b.Failed), cmp.Compare(a.Load, b.Load), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.Failed, b.Failed), cmp.Compare(b.preference, a.preference), cmp.Compare(a.Load, b.Load), cmp.Compare(a.ID, b.ID))
 	})
 	return &best
 }

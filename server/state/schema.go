@@ -19,6 +19,7 @@ const (
 
 	byID     = "id"
 	byLive   = "live"   // runs that are not over, in order of creation
+	byWaits  = "waits"  // runs that wait for others, in order of creation
 	byJob    = "job"    // runs by namespace, name and creation
 	byNumber = "number" // nodes
 )
@@ -75,6 +76,9 @@ func newDB() *memdb.MemDB {
 			index(byID, keyOf[*Run](func(r *Run) ([]byte, bool) { return nameKey(r.ID), true }), false),
 			index(byLive, keyOf[*Run](func(r *Run) ([]byte, bool) {
 				return binary.BigEndian.AppendUint64(nil, r.Created), !r.Status.Terminal()
+			}), true),
+			index(byWaits, keyOf[*Run](func(r *Run) ([]byte, bool) {
+				return binary.BigEndian.AppendUint64(nil, r.Created), len(r.Waits) > 0 && !r.Status.Terminal()
 			}), true),
 			index(byJob, keyOf[*Run](func(r *Run) ([]byte, bool) {
 				return binary.BigEndian.AppendUint64(jobKey(r.Job.Namespace, r.Job.Name), r.Created), true

@@ -119,6 +119,26 @@ func (t *Txn) LiveRuns() []sheaf.RunID {
 	return ids
 }
 
+// WaitingRuns are the IDs of the runs that waited for others before this entry, the
+// oldest first.
+func (t *Txn) WaitingRuns() []sheaf.RunID {
+	it, err := t.mem.Get(tableRuns, byWaits+"_prefix", []byte(nil))
+	must(err)
+	var ids []sheaf.RunID
+	for row := it.Next(); row != nil; row = it.Next() {
+		ids = append(ids, row.(*Run).ID)
+	}
+	return ids
+}
+
+// LatestRun is the newest run of a job before this entry, for reading, or nil.
+func (t *Txn) LatestRun(namespace, name string) *Run {
+	row, err := t.mem.Last(tableRuns, byJob+"_prefix", jobKey(namespace, name))
+	must(err)
+	r, _ := row.(*Run)
+	return r
+}
+
 // Peek is the run as it was before this entry, for reading, or nil.
 func (t *Txn) Peek(id sheaf.RunID) *Run {
 	row, err := t.mem.First(tableRuns, byID, nameKey(id))
@@ -251,3 +271,6 @@ func (r *RunTxn) Table() *table.Edit {
 	}
 	return r.edit
 }
+
+// UnderWay is the same as of now, within the transaction.
+func (r *RunTxn) UnderWay() int { return r.Counts().Assigned + r.Backups }

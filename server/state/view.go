@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sheaf-run/agent/server/state/table"
@@ -40,6 +41,9 @@ func (r *Run) Bound(eligible int) int {
 func (r *Run) BoundByNodes() bool {
 	return r.Adjusted.Parallelism == nil && r.Job.Parallelism != nil && r.Job.Parallelism.Constant == 0
 }
+
+// PartitionFor is the partition of an ops run that is for a node, -1 where there is none.
+func (r *Run) PartitionFor(node uint32) int { return slices.Index(r.Nodes, node) }
 
 // UnderWay is how many executions of its partitions are valid, backups included.
 func (r *Run) UnderWay() int { return r.Counts().Assigned + r.Backups }

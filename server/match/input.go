@@ -1,0 +1,47 @@
+package match
+
+import (
+	"fmt"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// Input is what an input of a job, or a module that it names, asks of a node.
+type Input struct {
+	What, Scheme, Path string
+}
+
+// Inputs are those of a job, in order.
+func Inputs(j *sheaf.Job) []Input {
+	var in []Input
+	for _, i := range j.Inputs {
+		x := Input{What: fmt.Sprintf("input %q", i.Name)}
+		if u, err := url.Parse(i.Source); err == nil {
+			x.Scheme, x.Path = u.Scheme, path.Clean("/"+u.Path)
+		}
+		in = append(in, x)
+	}
+	return in
+}
+
+// SourceOf is the node's source that the input is read from. Of several
+// directories that hold a file, a shared one serves best.
+func (x Input) SourceOf(n *sheaf.Node) (best sheaf.NodeSource, ok bool) {
+	for _, s := range n.Sources {
+		if s.Scheme != x.Scheme || s.Scheme == "file" && !within(x.Path, s.Root) {
+			continue
+		}
+		if !ok || s.Shared {
+			best, ok = s, true
+		}
+	}
+	return best, ok
+}
+
+func within(p, root string) bool {
+	root = path.Clean("/" + root)
+	return root == "/" || p == root || strings.HasPrefix(p, root+"/")
+}
