@@ -76,12 +76,12 @@ func TestCheckNamesTheField(t *testing.T) {
 
 // TestRefusalsComeLast checks that what is wrong decides the class, and what is not supported only where nothing is.
 func TestRefusalsComeLast(t *testing.T) {
-	ops := plainJob(func(j *sheaf.Job) { j.Type = sheaf.JobOps })
-	if err := Check(ops, drivers); sheaf.ClassOf(err) != sheaf.Unsupported {
+	later := plainJob(func(j *sheaf.Job) { j.Isolation = sheaf.IsolationRun })
+	if err := Check(later, drivers); sheaf.ClassOf(err) != sheaf.Unsupported {
 		t.Errorf("got %v", err)
 	}
-	ops.Name = ""
-	if err := Check(ops, drivers); sheaf.ClassOf(err) != sheaf.Invalid {
+	later.Name = ""
+	if err := Check(later, drivers); sheaf.ClassOf(err) != sheaf.Invalid {
 		t.Errorf("got %v", err)
 	}
 }

@@ -60,7 +60,9 @@ func defaults(j *sheaf.Job, written func(path string) bool) {
 	fill(written, "priority", &j.Priority, defaultPriority)
 	fill(written, "isolation", &j.Isolation, sheaf.IsolationPartition)
 	if s := j.Split; s == nil {
-		fill(written, "count", &j.Count, 1)
+		if j.Type != sheaf.JobOps { // which runs once on every node
+			fill(written, "count", &j.Count, 1)
+		}
 	} else {
 		fill(written, "split.batch_size", &s.BatchSize, defaultBatch(s))
 		fill(written, "split.group_rest", &s.GroupRest, defaultGroupRest(s))

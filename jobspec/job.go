@@ -3,7 +3,9 @@ package jobspec
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
@@ -114,11 +116,14 @@ func (c *checker) job(j *sheaf.Job) {
 	}
 	c.name("namespace", "namespace", j.Namespace)
 	c.datacenters(j.Datacenters)
+	if j.Type == sheaf.JobOps {
+		c.ops(j)
+	}
 	c.whole("priority", "priority", j.Priority)
 	switch {
 	case j.Split != nil && j.Count != 0:
 		c.bad("count", "count and split exclude each other", "", "leave one of them out: split makes the partitions from the files")
-	case j.Split == nil:
+	case j.Split == nil && j.Type != sheaf.JobOps:
 		c.whole("count", "count", j.Count)
 	}
 	c.timeout("timeout", j.Timeout)
@@ -151,11 +156,23 @@ func (c *checker) datacenters(names []string) {
 		c.bad("datacenters", "datacenters is empty, so that no node would do", "", `write ["*"] for all, or leave it out`)
 	}
 	for i, n := range names {
-		if n != "*" {
-			c.name(fmt.Sprintf("datacenters[%d]", i), "datacenter", n)
+		if at := fmt.Sprintf("datacenters[%d]", i); strings.ContainsAny(n, `*?[\`) {
+			c.datacenterGlob(at, n)
+		} else {
+			c.name(at, "datacenter", n)
 		}
 	}
 }
+
+func (c *checker) datacenterGlob(at, pattern string) {
+	_, err := path.Match(pattern, "")
+	if err != nil || len(pattern) > maxGlobName || strings.ContainsAny(pattern, "/\x00") {
+		c.bad(at, fmt.Sprintf("datacenter %s is no glob", quoted(pattern)), "", `write a name in which * stands for any characters, as in "eu-*"`)
+	}
+}
+
+// maxGlobName is longer than any datacenter's name.
+const maxGlobName = 128
 
 func (c *checker) meta(meta map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(meta)) {
@@ -177,7 +194,7 @@ func (w *writer) job(j *sheaf.Job) {
 		w.texts("datacenters", j.Datacenters)
 	}
 	w.whole("priority", j.Priority, defaultPriority)
-	if j.Split == nil {
+	if j.Split == nil && j.Type != sheaf.JobOps {
 		w.whole("count", j.Count, 1)
 	}
 	w.duration("timeout", j.Timeout, 0)

@@ -66,13 +66,27 @@ func (c *checker) placement(j *sheaf.Job) {
 
 func (c *checker) condition(at string, x *sheaf.Constraint) {
 	name, closed := strings.CutSuffix(strings.TrimPrefix(x.Attribute, "${"), "}")
-	if !closed || !strings.HasPrefix(x.Attribute, "${node.") || !sheaf.IsReference(name) {
-		c.bad(at+".attribute", fmt.Sprintf("attribute %s is none of a node", quoted(x.Attribute)), "", `write attribute = "${node.name}" or "${node.attr.…}"`)
+	if !closed || !strings.HasPrefix(x.Attribute, "${") || !sheaf.IsNodeProperty(name) {
+		c.bad(at+".attribute", fmt.Sprintf("attribute %s is none of a node", quoted(x.Attribute)), "",
+			`write attribute = "${node.class}", or id, name, datacenter, region, attr.… or driver.… of a node`)
 	}
 	c.oneOf(at+".operator", "operator", x.Operator, operators...)
-	c.template(at+".value", x.Value)
+	c.text(at+".value", "value", x.Value)
+	if _, err := sheaf.Expand(x.Value, func(name string) (string, bool) { return "", sheaf.IsNodeProperty(name) }); err != nil {
+		c.bad(at+".value", fmt.Sprintf("value %s refers to more than the node", quoted(x.Value)), "", "only ${node.…} is known before a partition is placed")
+	}
 	if x.Operator == "regexp" {
 		c.pattern(at+".value", "value", x.Value)
+	}
+}
+
+// ops checks what a job that runs once on every node has no use for.
+func (c *checker) ops(j *sheaf.Job) {
+	if j.Split != nil {
+		c.bad("split", `a job of type "ops" has no split: it runs once on every node that matches`, "", "leave split out, or write type = \"batch\"")
+	}
+	if j.Count > 1 {
+		c.bad("count", fmt.Sprintf(`count is %d in a job of type "ops", which runs once on every node that matches`, j.Count), "", "leave count out")
 	}
 }
 

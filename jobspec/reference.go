@@ -85,8 +85,11 @@ func (d *decoder) interpolation(path string, e hclsyntax.Expression, t *template
 		return d.template(path, e, t)
 	}
 	name, dotted := dottedName(ref.Traversal)
-	if !dotted || !sheaf.IsReference(name) {
-		known := append([]string{"node.attr.…"}, sheaf.References...)
+	known, ok := append([]string{"node.attr.…"}, sheaf.References...), sheaf.IsReference(name)
+	if ofNode(path) {
+		known, ok = append([]string{"node.attr.…", "node.driver.…"}, sheaf.NodeProperties...), sheaf.IsNodeProperty(name)
+	}
+	if !dotted || !ok {
 		d.report(e.Range(), &sheaf.Error{Class: sheaf.Invalid, Field: path, Msg: fmt.Sprintf("unknown run-time reference ${%s}", d.textOf(e.Range())),
 			Hint: didYouMean(name, known)})
 		return false
@@ -99,6 +102,11 @@ func (d *decoder) interpolation(path string, e hclsyntax.Expression, t *template
 	t.flush()
 	t.out.WriteString("${" + name + "}")
 	return true
+}
+
+// ofNode reports whether what stands at path may refer to properties of a node, and to nothing else.
+func ofNode(path string) bool {
+	return strings.HasPrefix(path, "constraints[") || strings.HasPrefix(path, "affinities[")
 }
 
 // branch is the side of a conditional that its condition chooses; nil where it is wrong.

@@ -17,25 +17,17 @@ type refusal struct {
 
 // refusals are all of them. What a version comes to support loses its row, and nothing else changes.
 var refusals = []refusal{
-	{`type = "ops"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Type == sheaf.JobOps, "type") }},
-	{`datacenters other than ["*"]`, func(_ *checker, j *sheaf.Job) []string {
-		return at(len(j.Datacenters) > 0 && !slices.Equal(j.Datacenters, allDatacenters), "datacenters")
-	}},
 	{"reuse = true", func(_ *checker, j *sheaf.Job) []string { return at(j.Reuse, "reuse") }},
 	{`isolation = "run"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Isolation == sheaf.IsolationRun, "isolation") }},
 	{"compat", func(_ *checker, j *sheaf.Job) []string { return at(len(j.Compat) > 0, "compat") }},
-	{"after", func(_ *checker, j *sheaf.Job) []string { return at(len(j.After) > 0, "after") }},
 	{"the source", remoteSources},
 	{"the module", remoteModules},
-	{"the parallelism block", func(_ *checker, j *sheaf.Job) []string { return at(j.Parallelism != nil, "parallelism") }},
 	{`network = "bridge"`, func(_ *checker, j *sheaf.Job) []string {
 		return at(j.Task.Network == sheaf.NetworkBridge, "task.network")
 	}},
 	{"the device block", func(_ *checker, j *sheaf.Job) []string {
 		return each(len(j.Task.Resources.Devices), "task.resources.devices")
 	}},
-	{"the constraint block", func(_ *checker, j *sheaf.Job) []string { return each(len(j.Constraints), "constraints") }},
-	{"the affinity block", func(_ *checker, j *sheaf.Job) []string { return each(len(j.Affinities), "affinities") }},
 	{"the publish block", func(_ *checker, j *sheaf.Job) []string { return at(j.Publish != nil, "publish") }},
 	{"the reduce block", func(_ *checker, j *sheaf.Job) []string { return at(j.Reduce != nil, "reduce") }},
 	{"the multiregion block", func(_ *checker, j *sheaf.Job) []string { return at(j.Multiregion != nil, "multiregion") }},
@@ -62,8 +54,6 @@ func unsupportedHint(path string) string {
 		return "copy the files to where the clients can read them, and name these with file://"
 	case "task.config.module":
 		return "copy the module to where the clients can read it, and name it with file://"
-	case "type":
-		return `write type = "batch", or leave it out`
 	case "task.network":
 		return `write network = "host" or "none"`
 	}

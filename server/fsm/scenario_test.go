@@ -95,6 +95,9 @@ func said(r fsm.Reply) string {
 	for _, e := range r.Ended {
 		fmt.Fprintf(&b, "ended %s\n", names(e))
 	}
+	if len(r.Freed) > 0 {
+		fmt.Fprintf(&b, "waits no longer: %v\n", r.Freed)
+	}
 	if r.Partitions > 0 {
 		fmt.Fprintf(&b, "%d run again\n", r.Partitions)
 	}
@@ -137,6 +140,12 @@ func (s *script) show(id string) string {
 		if x := r.Ranges(st); len(x) > 0 {
 			fmt.Fprintf(&b, ", %s: %s", st, x)
 		}
+	}
+	if r.Held() {
+		b.WriteString(", held")
+	}
+	if len(r.Waits) > 0 {
+		fmt.Fprintf(&b, ", waits for %v", r.Waits)
 	}
 	b.WriteByte('\n')
 	if r.Partitions != nil {
@@ -194,6 +203,18 @@ func jobJSON(t *testing.T, options []string) []byte {
 			job["task"].(map[string]any)["config"] = map[string]any{"registry_secret": v}
 		case "delay":
 			retry[k] = v
+		case "ops":
+			delete(job, "count")
+			job["type"] = sheaf.JobOps
+		case "only":
+			job["constraints"] = []any{map[string]any{"attribute": "${node.name}", "operator": "regexp", "value": v}}
+		case "after":
+			job[k] = strings.Split(v, ",")
+		case "parallelism":
+			job[k] = map[string]any{"constant": number(v)}
+		case "coefficient":
+			job["parallelism"] = map[string]any{k: json.Number(v)}
+		case "held": // of the command, not of the job
 		case "exit":
 			code, action, _ := strings.Cut(v, ":")
 			exits = append(exits, map[string]any{"codes": []uint32{number(code)}, "action": action})

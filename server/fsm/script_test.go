@@ -3,6 +3,7 @@ package fsm_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 //	joined N                       the session is reconciled
 //	lost N · eligible N true|false
 //	job R [count=3] [attempts=3] [tolerate=0] [stop_after=1] [timeout=10s] [delay=0s] [exit=2:fail_job] [split] [allow_empty] [outputs]
+//	      [held] [ops] [only=NODES] [after=R,…] [parallelism=N] [coefficient=N]
 //	place R N 0-2 [backup] · split R N · merge R N
 //	result R N[@SESSION] 0@1=ok 1@1=exit:2 2@1=lost 3@1=prepare [kind=split|merge]
 //	free N R 0@1 … · gone N R 0@1 …  release
@@ -125,7 +127,7 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 	case "eligible":
 		return &fsm.Command{Body: &fsm.Command_SetNodeEligibility{SetNodeEligibility: &fsm.SetNodeEligibility{Node: arg(1), Eligible: arg(2) == "true"}}}
 	case "job":
-		return &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: arg(1), JobJson: jobJSON(s.t, f[2:])}}}
+		return &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: arg(1), JobJson: jobJSON(s.t, f[2:]), Held: slices.Contains(f, "held")}}}
 	case "place", "split", "merge":
 		p := &fsm.Placement{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), Backup: arg(4) == "backup"}
 		p.Kind = map[string]wire.Kind{"place": wire.Kind_KIND_PARTITION, "split": wire.Kind_KIND_SPLIT, "merge": wire.Kind_KIND_MERGE}[f[0]]
