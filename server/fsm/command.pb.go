@@ -159,6 +159,8 @@ type Command struct {
 	//	*Command_SetOperator
 	//	*Command_ChangeNode
 	//	*Command_MoveOutputs
+	//	*Command_WriteAcl
+	//	*Command_WriteNamespace
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -424,6 +426,24 @@ func (x *Command) GetMoveOutputs() *MoveOutputs {
 	return nil
 }
 
+func (x *Command) GetWriteAcl() *WriteACL {
+	if x != nil {
+		if x, ok := x.Body.(*Command_WriteAcl); ok {
+			return x.WriteAcl
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetWriteNamespace() *WriteNamespace {
+	if x != nil {
+		if x, ok := x.Body.(*Command_WriteNamespace); ok {
+			return x.WriteNamespace
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -524,6 +544,14 @@ type Command_MoveOutputs struct {
 	MoveOutputs *MoveOutputs `protobuf:"bytes,24,opt,name=move_outputs,json=moveOutputs,proto3,oneof"`
 }
 
+type Command_WriteAcl struct {
+	WriteAcl *WriteACL `protobuf:"bytes,25,opt,name=write_acl,json=writeAcl,proto3,oneof"`
+}
+
+type Command_WriteNamespace struct {
+	WriteNamespace *WriteNamespace `protobuf:"bytes,26,opt,name=write_namespace,json=writeNamespace,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_RegisterNode) isCommand_Body() {}
@@ -571,6 +599,10 @@ func (*Command_SetOperator) isCommand_Body() {}
 func (*Command_ChangeNode) isCommand_Body() {}
 
 func (*Command_MoveOutputs) isCommand_Body() {}
+
+func (*Command_WriteAcl) isCommand_Body() {}
+
+func (*Command_WriteNamespace) isCommand_Body() {}
 
 // Bootstrap is the first entry of a cluster's log. The same again is nothing;
 // another ID is a conflict.
@@ -2165,6 +2197,307 @@ func (x *MoveOutputs) GetMergeAttempt() uint32 {
 	return 0
 }
 
+// WriteACL changes who may do what. All of it is done, or nothing.
+type WriteACL struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tokens holds one management token, the cluster's first. Refused once there was one, unless
+	// reset_index is the index at which it was made.
+	Bootstrap      bool         `protobuf:"varint,1,opt,name=bootstrap,proto3" json:"bootstrap,omitempty"`
+	ResetIndex     uint64       `protobuf:"varint,2,opt,name=reset_index,json=resetIndex,proto3" json:"reset_index,omitempty"`
+	PutPolicies    []*ACLPolicy `protobuf:"bytes,3,rep,name=put_policies,json=putPolicies,proto3" json:"put_policies,omitempty"`
+	DeletePolicies []string     `protobuf:"bytes,4,rep,name=delete_policies,json=deletePolicies,proto3" json:"delete_policies,omitempty"` // tokens that name one keep what else they have
+	PutTokens      []*ACLToken  `protobuf:"bytes,5,rep,name=put_tokens,json=putTokens,proto3" json:"put_tokens,omitempty"`                // each must be new
+	DeleteTokens   []string     `protobuf:"bytes,6,rep,name=delete_tokens,json=deleteTokens,proto3" json:"delete_tokens,omitempty"`       // accessors
+	ReapExpired    bool         `protobuf:"varint,7,opt,name=reap_expired,json=reapExpired,proto3" json:"reap_expired,omitempty"`         // delete tokens that expired; at most 1,000 at once
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *WriteACL) Reset() {
+	*x = WriteACL{}
+	mi := &file_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteACL) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteACL) ProtoMessage() {}
+
+func (x *WriteACL) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteACL.ProtoReflect.Descriptor instead.
+func (*WriteACL) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *WriteACL) GetBootstrap() bool {
+	if x != nil {
+		return x.Bootstrap
+	}
+	return false
+}
+
+func (x *WriteACL) GetResetIndex() uint64 {
+	if x != nil {
+		return x.ResetIndex
+	}
+	return 0
+}
+
+func (x *WriteACL) GetPutPolicies() []*ACLPolicy {
+	if x != nil {
+		return x.PutPolicies
+	}
+	return nil
+}
+
+func (x *WriteACL) GetDeletePolicies() []string {
+	if x != nil {
+		return x.DeletePolicies
+	}
+	return nil
+}
+
+func (x *WriteACL) GetPutTokens() []*ACLToken {
+	if x != nil {
+		return x.PutTokens
+	}
+	return nil
+}
+
+func (x *WriteACL) GetDeleteTokens() []string {
+	if x != nil {
+		return x.DeleteTokens
+	}
+	return nil
+}
+
+func (x *WriteACL) GetReapExpired() bool {
+	if x != nil {
+		return x.ReapExpired
+	}
+	return false
+}
+
+type ACLPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Rules         string                 `protobuf:"bytes,3,opt,name=rules,proto3" json:"rules,omitempty"` // HCL, checked before it comes here
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ACLPolicy) Reset() {
+	*x = ACLPolicy{}
+	mi := &file_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ACLPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ACLPolicy) ProtoMessage() {}
+
+func (x *ACLPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ACLPolicy.ProtoReflect.Descriptor instead.
+func (*ACLPolicy) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ACLPolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ACLPolicy) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ACLPolicy) GetRules() string {
+	if x != nil {
+		return x.Rules
+	}
+	return ""
+}
+
+type ACLToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accessor      string                 `protobuf:"bytes,1,opt,name=accessor,proto3" json:"accessor,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Management    bool                   `protobuf:"varint,3,opt,name=management,proto3" json:"management,omitempty"`
+	Policies      []string               `protobuf:"bytes,4,rep,name=policies,proto3" json:"policies,omitempty"`                             // each must exist
+	ExpiresMs     int64                  `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`         // cluster time; 0 never
+	SecretSha256  []byte                 `protobuf:"bytes,6,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"` // the secret itself is never in the log
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ACLToken) Reset() {
+	*x = ACLToken{}
+	mi := &file_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ACLToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ACLToken) ProtoMessage() {}
+
+func (x *ACLToken) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ACLToken.ProtoReflect.Descriptor instead.
+func (*ACLToken) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ACLToken) GetAccessor() string {
+	if x != nil {
+		return x.Accessor
+	}
+	return ""
+}
+
+func (x *ACLToken) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ACLToken) GetManagement() bool {
+	if x != nil {
+		return x.Management
+	}
+	return false
+}
+
+func (x *ACLToken) GetPolicies() []string {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *ACLToken) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ACLToken) GetSecretSha256() []byte {
+	if x != nil {
+		return x.SecretSha256
+	}
+	return nil
+}
+
+// WriteNamespace makes, changes or deletes a namespace.
+type WriteNamespace struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// Refused while a run in it is not over. Runs that are over go with it.
+	Delete        bool `protobuf:"varint,3,opt,name=delete,proto3" json:"delete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteNamespace) Reset() {
+	*x = WriteNamespace{}
+	mi := &file_command_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteNamespace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteNamespace) ProtoMessage() {}
+
+func (x *WriteNamespace) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteNamespace.ProtoReflect.Descriptor instead.
+func (*WriteNamespace) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *WriteNamespace) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WriteNamespace) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *WriteNamespace) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
+}
+
 // Drain takes the node out of placement. What runs there goes on until the
 // deadline; its outputs move to other nodes.
 type ChangeNode_Drain struct {
@@ -2176,7 +2509,7 @@ type ChangeNode_Drain struct {
 
 func (x *ChangeNode_Drain) Reset() {
 	*x = ChangeNode_Drain{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2521,7 @@ func (x *ChangeNode_Drain) String() string {
 func (*ChangeNode_Drain) ProtoMessage() {}
 
 func (x *ChangeNode_Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2554,7 @@ type ChangeNode_EndDrain struct {
 
 func (x *ChangeNode_EndDrain) Reset() {
 	*x = ChangeNode_EndDrain{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2566,7 @@ func (x *ChangeNode_EndDrain) String() string {
 func (*ChangeNode_EndDrain) ProtoMessage() {}
 
 func (x *ChangeNode_EndDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2599,7 @@ type ChangeNode_Purge struct {
 
 func (x *ChangeNode_Purge) Reset() {
 	*x = ChangeNode_Purge{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2611,7 @@ func (x *ChangeNode_Purge) String() string {
 func (*ChangeNode_Purge) ProtoMessage() {}
 
 func (x *ChangeNode_Purge) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2639,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\fsheaf.fsm.v1\x1a\n" +
-	"wire.proto\"\xab\f\n" +
+	"wire.proto\"\xab\r\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\tbootstrap\x18\x02 \x01(\v2\x17.sheaf.fsm.v1.BootstrapH\x00R\tbootstrap\x12A\n" +
@@ -2339,7 +2672,9 @@ const file_command_proto_rawDesc = "" +
 	"\fset_operator\x18\x1c \x01(\v2\x19.sheaf.fsm.v1.SetOperatorH\x00R\vsetOperator\x12;\n" +
 	"\vchange_node\x18\x17 \x01(\v2\x18.sheaf.fsm.v1.ChangeNodeH\x00R\n" +
 	"changeNode\x12>\n" +
-	"\fmove_outputs\x18\x18 \x01(\v2\x19.sheaf.fsm.v1.MoveOutputsH\x00R\vmoveOutputsB\x06\n" +
+	"\fmove_outputs\x18\x18 \x01(\v2\x19.sheaf.fsm.v1.MoveOutputsH\x00R\vmoveOutputs\x125\n" +
+	"\twrite_acl\x18\x19 \x01(\v2\x16.sheaf.fsm.v1.WriteACLH\x00R\bwriteAcl\x12G\n" +
+	"\x0fwrite_namespace\x18\x1a \x01(\v2\x1c.sheaf.fsm.v1.WriteNamespaceH\x00R\x0ewriteNamespaceB\x06\n" +
 	"\x04body\"B\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -2469,7 +2804,35 @@ const file_command_proto_rawDesc = "" +
 	"\aoutputs\x18\x01 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x12#\n" +
-	"\rmerge_attempt\x18\x04 \x01(\rR\fmergeAttemptB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
+	"\rmerge_attempt\x18\x04 \x01(\rR\fmergeAttempt\"\xad\x02\n" +
+	"\bWriteACL\x12\x1c\n" +
+	"\tbootstrap\x18\x01 \x01(\bR\tbootstrap\x12\x1f\n" +
+	"\vreset_index\x18\x02 \x01(\x04R\n" +
+	"resetIndex\x12:\n" +
+	"\fput_policies\x18\x03 \x03(\v2\x17.sheaf.fsm.v1.ACLPolicyR\vputPolicies\x12'\n" +
+	"\x0fdelete_policies\x18\x04 \x03(\tR\x0edeletePolicies\x125\n" +
+	"\n" +
+	"put_tokens\x18\x05 \x03(\v2\x16.sheaf.fsm.v1.ACLTokenR\tputTokens\x12#\n" +
+	"\rdelete_tokens\x18\x06 \x03(\tR\fdeleteTokens\x12!\n" +
+	"\freap_expired\x18\a \x01(\bR\vreapExpired\"W\n" +
+	"\tACLPolicy\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
+	"\x05rules\x18\x03 \x01(\tR\x05rules\"\xba\x01\n" +
+	"\bACLToken\x12\x1a\n" +
+	"\baccessor\x18\x01 \x01(\tR\baccessor\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"management\x18\x03 \x01(\bR\n" +
+	"management\x12\x1a\n" +
+	"\bpolicies\x18\x04 \x03(\tR\bpolicies\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\x12#\n" +
+	"\rsecret_sha256\x18\x06 \x01(\fR\fsecretSha256\"^\n" +
+	"\x0eWriteNamespace\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
+	"\x06delete\x18\x03 \x01(\bR\x06deleteB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once
@@ -2484,7 +2847,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_command_proto_goTypes = []any{
 	(RetryRun_Which)(0),            // 0: sheaf.fsm.v1.RetryRun.Which
 	(WriteSecret_What)(0),          // 1: sheaf.fsm.v1.WriteSecret.What
@@ -2515,15 +2878,19 @@ var file_command_proto_goTypes = []any{
 	(*Autopilot)(nil),              // 26: sheaf.fsm.v1.Autopilot
 	(*ChangeNode)(nil),             // 27: sheaf.fsm.v1.ChangeNode
 	(*MoveOutputs)(nil),            // 28: sheaf.fsm.v1.MoveOutputs
-	(*ChangeNode_Drain)(nil),       // 29: sheaf.fsm.v1.ChangeNode.Drain
-	(*ChangeNode_EndDrain)(nil),    // 30: sheaf.fsm.v1.ChangeNode.EndDrain
-	(*ChangeNode_Purge)(nil),       // 31: sheaf.fsm.v1.ChangeNode.Purge
-	(*wire.ManifestChunk)(nil),     // 32: sheaf.wire.v1.ManifestChunk
-	(*wire.ManifestSeal)(nil),      // 33: sheaf.wire.v1.ManifestSeal
-	(wire.Kind)(0),                 // 34: sheaf.wire.v1.Kind
-	(*wire.Results)(nil),           // 35: sheaf.wire.v1.Results
-	(*wire.Executions)(nil),        // 36: sheaf.wire.v1.Executions
-	(*wire.SealResultRequest)(nil), // 37: sheaf.wire.v1.SealResultRequest
+	(*WriteACL)(nil),               // 29: sheaf.fsm.v1.WriteACL
+	(*ACLPolicy)(nil),              // 30: sheaf.fsm.v1.ACLPolicy
+	(*ACLToken)(nil),               // 31: sheaf.fsm.v1.ACLToken
+	(*WriteNamespace)(nil),         // 32: sheaf.fsm.v1.WriteNamespace
+	(*ChangeNode_Drain)(nil),       // 33: sheaf.fsm.v1.ChangeNode.Drain
+	(*ChangeNode_EndDrain)(nil),    // 34: sheaf.fsm.v1.ChangeNode.EndDrain
+	(*ChangeNode_Purge)(nil),       // 35: sheaf.fsm.v1.ChangeNode.Purge
+	(*wire.ManifestChunk)(nil),     // 36: sheaf.wire.v1.ManifestChunk
+	(*wire.ManifestSeal)(nil),      // 37: sheaf.wire.v1.ManifestSeal
+	(wire.Kind)(0),                 // 38: sheaf.wire.v1.Kind
+	(*wire.Results)(nil),           // 39: sheaf.wire.v1.Results
+	(*wire.Executions)(nil),        // 40: sheaf.wire.v1.Executions
+	(*wire.SealResultRequest)(nil), // 41: sheaf.wire.v1.SealResultRequest
 }
 var file_command_proto_depIdxs = []int32{
 	3,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
@@ -2550,27 +2917,31 @@ var file_command_proto_depIdxs = []int32{
 	25, // 21: sheaf.fsm.v1.Command.set_operator:type_name -> sheaf.fsm.v1.SetOperator
 	27, // 22: sheaf.fsm.v1.Command.change_node:type_name -> sheaf.fsm.v1.ChangeNode
 	28, // 23: sheaf.fsm.v1.Command.move_outputs:type_name -> sheaf.fsm.v1.MoveOutputs
-	32, // 24: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	33, // 25: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	11, // 26: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
-	34, // 27: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
-	35, // 28: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
-	36, // 29: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
-	36, // 30: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
-	0,  // 31: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
-	36, // 32: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
-	37, // 33: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	1,  // 34: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
-	26, // 35: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
-	29, // 36: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
-	30, // 37: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
-	31, // 38: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
-	36, // 39: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	29, // 24: sheaf.fsm.v1.Command.write_acl:type_name -> sheaf.fsm.v1.WriteACL
+	32, // 25: sheaf.fsm.v1.Command.write_namespace:type_name -> sheaf.fsm.v1.WriteNamespace
+	36, // 26: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	37, // 27: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	11, // 28: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
+	38, // 29: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
+	39, // 30: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
+	40, // 31: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
+	40, // 32: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
+	0,  // 33: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
+	40, // 34: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
+	41, // 35: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
+	1,  // 36: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
+	26, // 37: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
+	33, // 38: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
+	34, // 39: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
+	35, // 40: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
+	40, // 41: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
+	30, // 42: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
+	31, // 43: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -2603,6 +2974,8 @@ func file_command_proto_init() {
 		(*Command_SetOperator)(nil),
 		(*Command_ChangeNode)(nil),
 		(*Command_MoveOutputs)(nil),
+		(*Command_WriteAcl)(nil),
+		(*Command_WriteNamespace)(nil),
 	}
 	file_command_proto_msgTypes[21].OneofWrappers = []any{}
 	file_command_proto_msgTypes[25].OneofWrappers = []any{
@@ -2616,7 +2989,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -36,6 +36,7 @@ var laterScript = []string{
 	"secret put team db sealed-1 train-* eval", "secret grant team db eval", "job user namespace=team name=eval secret=db count=1",
 	"autopilot 3",
 	"drain n1 60s", "move r n1 n2 0@3 5@2",
+	"namespace put team the team's", "acl policy reader namespace:*:read", "acl bootstrap first", "acl token second reader +1h", "acl token third reader +1ms",
 }
 
 // runGolden runs a script and gives its log.

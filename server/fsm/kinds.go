@@ -43,6 +43,8 @@ var kinds = [...]kind{
 	{18, "AdvanceTime", on((*Command).GetAdvanceTime, (*step).advanceTime)},
 	{19, "DeleteRun", on((*Command).GetDeleteRun, (*step).deleteRun)},
 	{20, "ReapRuns", on((*Command).GetReapRuns, (*step).reapRuns)},
+	{25, "WriteACL", on((*Command).GetWriteAcl, (*step).writeACL)},
+	{26, "WriteNamespace", on((*Command).GetWriteNamespace, (*step).writeNamespace)},
 	{21, "ChangeRun", on((*Command).GetChangeRun, (*step).changeRun)},
 	{27, "WriteSecret", on((*Command).GetWriteSecret, (*step).writeSecret)},
 	{28, "SetOperator", on((*Command).GetSetOperator, (*step).setOperator)},

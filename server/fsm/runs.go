@@ -39,6 +39,9 @@ func (s *step) registerJob(c *RegisterJob) error {
 	if name := s.MissingSecret(job); name != "" {
 		return noSecret(job.Namespace, name, job.Name)
 	}
+	if s.Namespace(namespaceOf(job)) == nil {
+		return &sheaf.Error{Class: sheaf.Invalid, Field: "namespace", Msg: fmt.Sprintf("there is no namespace %q", job.Namespace), Hint: "`agent namespace list` shows those there are"}
+	}
 	r := &state.Run{ID: id, Job: job, JobJSON: c.JobJson, Status: sheaf.RunPending, Generation: 1, SubmittedMs: s.TimeMs()}
 	switch {
 	case job.Type == sheaf.JobOps:

@@ -32,10 +32,11 @@ import (
 //	prepare-failed R N [invalid] · image R DIGEST · delete R · reap R
 //	change R [held=true|false] [priority=N] [parallelism=N]
 //	autopilot MIN_QUORUM [INDEX]   other settings as by default, but cleanup off
-//	time +1s · show R · nodes · settings
 //	drain N [10s] · drained N · undrain N · purge N [force] · move R FROM TO result=ATTEMPT|0@1 …
 //	lacking R 0@1 …                note that outputs of a run that is over are lost
-//	time +1s · show R · nodes
+//	acl bootstrap A [RESET] · acl policy NAME RULES · acl token A management|POLICY,… [+1s] · acl delete-policy|delete-token NAME · acl reap
+//	namespace put|delete NAME [DESCRIPTION]
+//	time +1s · show R · nodes · settings · access
 type script struct {
 	t     *testing.T
 	m     *fsm.Machine
@@ -96,6 +97,8 @@ func (s *script) line(line string) string {
 		return b.String()
 	case "settings":
 		return fmt.Sprintf("%+v\n", s.snap().Operator())
+	case "access":
+		return s.access()
 	case "nodes":
 		var b strings.Builder
 		for n := range s.snap().Nodes() {
@@ -164,6 +167,10 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 		d := sha256.Sum256([]byte(arg(4)))
 		return &fsm.Command{Body: &fsm.Command_SealResult{SealResult: &fsm.SealResult{Request: &wire.SealResultRequest{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
 			MergeAttempt: number(arg(3)), Digest: d[:], Files: 1, Bytes: 2}}}}
+	case "acl":
+		return &fsm.Command{Body: &fsm.Command_WriteAcl{WriteAcl: s.writeACL(f[1:])}}
+	case "namespace":
+		return &fsm.Command{Body: &fsm.Command_WriteNamespace{WriteNamespace: &fsm.WriteNamespace{Name: arg(2), Description: strings.Join(f[min(len(f), 3):], " "), Delete: arg(1) == "delete"}}}
 	case "secret":
 		what := map[string]fsm.WriteSecret_What{"put": fsm.WriteSecret_WHAT_PUT, "grant": fsm.WriteSecret_WHAT_GRANT, "reseal": fsm.WriteSecret_WHAT_RESEAL, "delete": fsm.WriteSecret_WHAT_DELETE}[arg(1)]
 		w := &fsm.WriteSecret{What: what, Namespace: arg(2), Name: arg(3)}

@@ -50,6 +50,11 @@ func (w *world) elect() {
 	if w.snap().Cluster().ID == "" {
 		l.propose(&fsm.Command{Body: &fsm.Command_Bootstrap{Bootstrap: &fsm.Bootstrap{ClusterId: "c1", Region: "here"}}}, nil)
 	}
+	for _, name := range namespaces {
+		if w.snap().Namespace(name) == nil {
+			l.propose(&fsm.Command{Body: &fsm.Command_WriteNamespace{WriteNamespace: &fsm.WriteNamespace{Name: name}}}, nil)
+		}
+	}
 	l.tick()
 }
 

@@ -93,10 +93,17 @@ func (u *user) ask(c *fsm.Command) {
 	}
 }
 
+// namespaces are those that users submit to.
+var namespaces = []string{"space0", "space1"}
+
 func (u *user) submit() {
 	w := u.w
 	n := 1 + w.rng.IntN(40)
-	job := sheaf.Job{Name: fmt.Sprintf("job%d", w.rng.IntN(3)), Type: sheaf.JobBatch, Namespace: fmt.Sprintf("space%d", w.rng.IntN(2)), Datacenters: []string{"*"},
+	namespace := namespaces[w.rng.IntN(len(namespaces))]
+	if w.snap().Namespace(namespace) == nil {
+		namespace = sheaf.DefaultNamespace // the leader is yet to make it
+	}
+	job := sheaf.Job{Name: fmt.Sprintf("job%d", w.rng.IntN(3)), Type: sheaf.JobBatch, Namespace: namespace, Datacenters: []string{"*"},
 		Priority: 1 + w.rng.IntN(100), Isolation: sheaf.IsolationPartition,
 		Task:    sheaf.Task{Name: "t", Driver: "mock", Network: sheaf.NetworkNone, Resources: sheaf.Resources{CPU: 100, Memory: 1 << 20, Disk: 1 << 20, Pids: 4}},
 		Retry:   sheaf.Retry{Attempts: 1 + w.rng.IntN(4), Delay: sheaf.Duration(time.Duration(w.rng.IntN(3)) * 200 * time.Millisecond), Backoff: sheaf.BackoffExponential, MaxDelay: sheaf.Duration(time.Second), OtherNode: w.chance(2)},

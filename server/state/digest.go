@@ -38,6 +38,15 @@ func (s *Snapshot) Digest() string {
 	for x := range s.Secrets() {
 		row(x)
 	}
+	for x := range s.Policies() {
+		row(x)
+	}
+	for x := range s.Tokens() {
+		row(x)
+	}
+	for x := range scan[*Namespace](s, tableNamespaces, byID, nil) {
+		row(x)
+	}
 	sum := h.Sum128().Bytes()
 	return hex.EncodeToString(sum[:])
 }

@@ -27,6 +27,9 @@ const (
 	kindBackup    = 6
 	kindTombstone = 7
 	kindSecret    = 20
+	kindPolicy    = 30
+	kindToken     = 31
+	kindNamespace = 32
 	kindEnd       = 255
 )
 

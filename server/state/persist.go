@@ -64,6 +64,9 @@ func (s *Snapshot) sections(f *frameWriter, chunks ChunkStore) error {
 			return err
 		}
 	}
+	if err := s.accessSections(f); err != nil {
+		return err
+	}
 	return f.section(kindEnd, binary.LittleEndian.AppendUint64(nil, f.count))
 }
 
@@ -157,6 +160,12 @@ func (l *loader) load(kind byte, data []byte) error {
 		return insert(l.mem, tableTombstones, data, new(Tombstone))
 	case kindSecret:
 		return insert(l.mem, tableSecrets, data, new(Secret))
+	case kindPolicy:
+		return insert(l.mem, tablePolicies, data, new(Policy))
+	case kindToken:
+		return insert(l.mem, tableTokens, data, new(Token))
+	case kindNamespace:
+		return insert(l.mem, tableNamespaces, data, new(Namespace))
 	case kindRun:
 		l.finish()
 		return l.begin(data)

@@ -16,12 +16,16 @@ const (
 	tableBackups    = "backups"
 	tableTombstones = "tombstones"
 	tableSecrets    = "secrets"
+	tablePolicies   = "policies"
+	tableTokens     = "tokens"
+	tableNamespaces = "namespaces"
 
 	byID     = "id"
 	byLive   = "live"   // runs that are not over, in order of creation
 	byWaits  = "waits"  // runs that wait for others, in order of creation
 	byJob    = "job"    // runs by namespace, name and creation
 	byNumber = "number" // nodes
+	bySecret = "secret" // tokens by the digest of their secret
 )
 
 // keyOf makes an index of a function from a row to its key. A false leaves the row out.
@@ -90,6 +94,16 @@ func newDB() *memdb.MemDB {
 		),
 		tableBackups: table(tableBackups,
 			index(byID, keyOf[*Backup](func(b *Backup) ([]byte, bool) { return backupKey(b.Run, b.Partition), true }), false),
+		),
+		tablePolicies: table(tablePolicies,
+			index(byID, keyOf[*Policy](func(p *Policy) ([]byte, bool) { return nameKey(p.Name), true }), false),
+		),
+		tableTokens: table(tableTokens,
+			index(byID, keyOf[*Token](func(t *Token) ([]byte, bool) { return nameKey(t.Accessor), true }), false),
+			index(bySecret, keyOf[*Token](func(t *Token) ([]byte, bool) { return t.Secret[:], true }), false),
+		),
+		tableNamespaces: table(tableNamespaces,
+			index(byID, keyOf[*Namespace](func(n *Namespace) ([]byte, bool) { return nameKey(n.Name), true }), false),
 		),
 		tableTombstones: table(tableTombstones,
 			index(byID, keyOf[*Tombstone](func(t *Tombstone) ([]byte, bool) { return nameKey(t.Run), true }), false),

@@ -30,6 +30,8 @@ type meta struct {
 	Nodes   uint32  `json:"nodes"` // highest node number given
 
 	Operator *Operator `json:"operator,omitempty"` // nil until set
+	// ACLBootstrap is the index at which the first management token was made; 0 before.
+	ACLBootstrap uint64 `json:"aclBootstrap,omitempty"`
 }
 
 // Store holds the newest state. The zero value is not usable; see [New].
