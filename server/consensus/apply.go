@@ -112,9 +112,13 @@ func (n *Node) await(ctx context.Context, f raft.Future) error {
 	case errors.Is(err, raft.ErrNotLeader):
 		return n.NotLeader()
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, raft.ErrEnqueueTimeout):
-		return &sheaf.Error{Class: sheaf.TimedOut, Msg: "the servers did not answer in time", Err: err, Hint: "it may have been done: asking again is safe"}
+		return tookTooLong(err)
 	}
 	return &sheaf.Error{Class: sheaf.Unavailable, Msg: "the servers could not agree", Err: err, Hint: "it may have been done: asking again is safe"}
+}
+
+func tookTooLong(err error) error {
+	return &sheaf.Error{Class: sheaf.TimedOut, Msg: "the servers did not answer in time", Err: err, Hint: "it may have been done: asking again is safe"}
 }
 
 // Leader is the address of the leader's RPC, empty when none is known, and

@@ -15,12 +15,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+	autopilot "github.com/hashicorp/raft-autopilot"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sheaf-run/agent/sheaf"
 
 	"github.com/sheaf-run/agent/internal/wire"
 )
@@ -44,6 +48,15 @@ type Config struct {
 	// committed is applied. Its context ends with the leadership, which is not given
 	// up on purpose before it returned.
 	Lead func(ctx context.Context, term uint64) error
+
+	// Members gives the live servers of the region, and a channel that closes when they change.
+	// The leader takes in those that are new; nil leaves the servers as they are, and
+	// then Stats and Autopilot are not asked.
+	Members func() ([]Member, <-chan struct{})
+	// Stats asks the server at address how far its log is.
+	Stats func(ctx context.Context, address string) (Stats, error)
+	// Autopilot gives the settings of now.
+	Autopilot func() sheaf.Autopilot
 }
 
 // Peer is a server of the cluster.
@@ -65,7 +78,9 @@ type Node struct {
 	cluster   atomic.Pointer[string]
 	snapIndex atomic.Uint64 // of the newest snapshot
 	snapBytes atomic.Int64
-	grown     chan struct{} // of size 1: the log has outgrown its bound
+	grown     chan struct{}                       // of size 1: the log has outgrown its bound
+	pauses    chan func()                         // run while no work of a term goes on
+	pilot     atomic.Pointer[autopilot.Autopilot] // while this server leads
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when the leader changes
@@ -79,7 +94,7 @@ func New(c Config) (*Node, error) {
 	if c.Dial == nil {
 		c.Dial = wire.Dialer{}.Raft
 	}
-	n := &Node{config: c, failed: make(chan error, 1), grown: make(chan struct{}, 1), changed: make(chan struct{})}
+	n := &Node{config: c, failed: make(chan error, 1), grown: make(chan struct{}, 1), changed: make(chan struct{}), pauses: make(chan func())}
 	n.cluster.Store(&c.Identity.Cluster)
 	return n, nil
 }
@@ -92,14 +107,11 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	defer closeStore()
-	alone := n.config.Founders == nil
-	if configuration != nil {
-		alone = len(configuration.Servers) <= 1
-	}
+	alone := n.config.Founders == nil && configuration == nil || n.votesAlone(configuration, false)
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: &streams{
 			Listener: n.config.Listener, address: advertised(n.config.Address), dial: n.config.Dial,
-			cluster: func() string { return *n.cluster.Load() }, log: n.config.Logger,
+			cluster: func() string { return *n.cluster.Load() }, log: n.config.Logger, ended: make(chan struct{}),
 		},
 		MaxPool: maxPool, Timeout: transportTimeout, Logger: raftLogger(n.config.Logger, alone),
 	})
@@ -109,14 +121,24 @@ func (n *Node) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	r, err := raft.NewRaft(n.raftConfig(alone), &adapter{machine: n.config.Machine, fatal: n.fatal}, cached(n.store), n.store, n.snaps, transport)
+	n.sayWhereItStands(configuration)
+	var link raft.Transport = transport
+	started, stopEager := context.WithCancel(ctx)
+	defer stopEager()
+	g, gctx := errgroup.WithContext(started)
+	if n.votesAlone(configuration, alone) {
+		e := newEager(transport)
+		link = e
+		g.Go(func() error { return e.run(gctx) })
+	}
+	r, err := raft.NewRaft(n.raftConfig(alone), &adapter{machine: n.config.Machine, fatal: n.fatal}, cached(n.store), n.store, n.snaps, link)
 	if err != nil {
+		stopEager()
 		transport.Close()
-		return fmt.Errorf("start raft: %w", err)
+		return errors.Join(fmt.Errorf("start raft: %w", err), ignoreCanceled(g.Wait()))
 	}
 	n.raft.Store(r)
 
-	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		select {
 		case err := <-n.failed:
@@ -132,7 +154,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.lead(gctx, r) })
 	err = g.Wait()
-	if r.State() == raft.Leader && len(n.Peers()) > 1 {
+	if r.State() == raft.Leader && n.hasSuccessor() {
 		if transferErr := r.LeadershipTransfer().Error(); transferErr != nil {
 			n.config.Logger.Warn("hand leadership on", "error", transferErr)
 		}
@@ -144,6 +166,42 @@ func (n *Node) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// hasSuccessor reports whether another voter is there to lead.
+func (n *Node) hasSuccessor() bool {
+	return slices.ContainsFunc(n.Peers(), func(p Peer) bool { return p.Voter && p.ID != n.config.Identity.Server })
+}
+
+// votesAlone reports whether this server is the only voter there is.
+func (n *Node) votesAlone(c *raft.Configuration, founded bool) bool {
+	if c == nil {
+		return founded
+	}
+	self, voters := false, 0
+	for _, s := range c.Servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+			self = self || s.ID == raft.ServerID(n.config.Identity.Server)
+		}
+	}
+	return self && voters == 1
+}
+
+// sayWhereItStands tells a server that is no member of its own cluster any more.
+func (n *Node) sayWhereItStands(c *raft.Configuration) {
+	if c == nil || slices.ContainsFunc(c.Servers, func(s raft.Server) bool { return s.ID == raft.ServerID(n.config.Identity.Server) }) {
+		return
+	}
+	n.config.Logger.Warn("this server was removed from its cluster, or left it: it has no vote until the leader takes it in again, which it does when gossip shows this server",
+		"server", n.config.Identity.Server, "cluster", n.config.Identity.Cluster, "servers", len(c.Servers))
 }
 
 // open opens log and snapshots and checks both. The configuration is the

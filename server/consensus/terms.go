@@ -11,14 +11,11 @@ import (
 )
 
 const (
-	// aloneTimeout is every timeout of a lone voter: it has no one to hear of and
-	// should lead at once. Raft takes up to twice that.
-	aloneTimeout = 40 * time.Millisecond
 	// heartbeatTimeout is when a follower stops believing in its leader; leaseTimeout is
 	// when a leader without a quorum stops believing in itself. A stalled scheduler on a
 	// busy machine stays below them, and a new leader is found in about a second.
 	heartbeatTimeout = 600 * time.Millisecond
-	leaseTimeout     = 400 * time.Millisecond
+	leaseTimeout     = 500 * time.Millisecond
 	// maxAppendEntries doubles what many appliers at once get through (see the limits of raft on disk).
 	maxAppendEntries = 512
 	// snapshotAt is how many bytes of entries above the newest snapshot lead to the
@@ -39,14 +36,12 @@ func (n *Node) raftConfig(alone bool) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.config.Identity.Server)
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = heartbeatTimeout, heartbeatTimeout, leaseTimeout
-	if alone {
-		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = aloneTimeout, aloneTimeout, aloneTimeout
-	}
 	c.MaxAppendEntries = maxAppendEntries
 	c.BatchApplyCh = true
 	c.SnapshotInterval, c.SnapshotThreshold = never, math.MaxUint64
 	c.Logger = raftLogger(n.config.Logger, alone)
 	c.NoLegacyTelemetry = true
+	c.ShutdownOnRemove = false // a server that was removed says so, and may be taken in again
 	return c
 }
 
@@ -94,6 +89,13 @@ func (n *Node) lead(ctx context.Context, r *raft.Raft) error {
 				stop = n.term(ctx, r)
 			}
 			n.announce()
+		case f := <-n.pauses:
+			stop()
+			stop = func() {}
+			f()
+			if r.State() == raft.Leader {
+				stop = n.term(ctx, r)
+			}
 		}
 	}
 }
@@ -101,7 +103,11 @@ func (n *Node) lead(ctx context.Context, r *raft.Raft) error {
 // term begins the work of a term and gives the function that ends it and waits.
 func (n *Node) term(ctx context.Context, r *raft.Raft) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
+	done, kept := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(kept)
+		n.keepServers(ctx, r)
+	}()
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil && r.State() == raft.Leader {
@@ -116,7 +122,7 @@ func (n *Node) term(ctx context.Context, r *raft.Raft) (stop func()) {
 			}
 		}
 	}()
-	return func() { cancel(); <-done }
+	return func() { cancel(); <-done; <-kept }
 }
 
 func (n *Node) leadOnce(ctx context.Context, r *raft.Raft) error {

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -36,12 +37,16 @@ type streams struct {
 	mu     sync.Mutex
 	open   map[*raftConn]bool // raft leaves its connections to their peers
 	closed bool
+	ended  chan struct{} // closed by Close
 }
 
 // Close refuses further connections and ends those that are open.
 func (s *streams) Close() error {
 	err := s.Listener.Close()
 	s.mu.Lock()
+	if !s.closed {
+		close(s.ended)
+	}
 	s.closed = true
 	open := s.open
 	s.open = nil
@@ -102,6 +107,9 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 func (s *streams) Accept() (net.Conn, error) {
 	conn, err := s.Listener.Accept()
 	if err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			<-s.ended // no connection will ever come, and raft would ask again and again
+		}
 		return nil, err
 	}
 	return s.track(&raftConn{Conn: conn, streams: s})

@@ -1,0 +1,151 @@
+package consensus
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	autopilot "github.com/hashicorp/raft-autopilot"
+)
+
+const (
+	// healthEvery is how often the leader asks each server how far it is. One request a
+	// second costs nothing, and a new server is known to be steady soon.
+	healthEvery = time.Second
+	// reconcileEvery is how often servers are promoted and removed.
+	reconcileEvery = 2 * time.Second
+)
+
+// Health is what the leader knows of a server.
+type Health struct {
+	ID          string
+	Healthy     bool
+	Voter       bool
+	StableSince time.Time // when Healthy last changed
+	Stats
+}
+
+// Health is the leader's view of the servers, by ID, and how many of them may fail before there is
+// no quorum. It is false on the others, and in a term's first moment.
+func (n *Node) Health() (servers []Health, tolerance int, known bool) {
+	p := n.pilot.Load()
+	if p == nil {
+		return nil, 0, false
+	}
+	s := p.GetState()
+	if s == nil || len(s.Servers) == 0 {
+		return nil, 0, false
+	}
+	for id, x := range s.Servers {
+		servers = append(servers, Health{
+			ID: string(id), Healthy: x.Health.Healthy, Voter: x.HasVotingRights(), StableSince: x.Health.StableSince,
+			Stats: Stats{LastContact: x.Stats.LastContact, LastTerm: x.Stats.LastTerm, LastIndex: x.Stats.LastIndex},
+		})
+	}
+	slices.SortFunc(servers, func(a, b Health) int { return cmp.Compare(a.ID, b.ID) })
+	return servers, s.FailureTolerance, true
+}
+
+// startAutopilot begins the library's loops and gives what ends them and waits.
+func (n *Node) startAutopilot(ctx context.Context, r *raft.Raft) (stop func()) {
+	p := autopilot.New(r, &steward{node: n, raft: r, gone: map[raft.ServerID]time.Time{}},
+		autopilot.WithLogger(raftLogger(n.config.Logger, false)),
+		autopilot.WithUpdateInterval(healthEvery), autopilot.WithReconcileInterval(reconcileEvery))
+	p.Start(ctx)
+	n.pilot.Store(p)
+	return func() {
+		n.pilot.Store(nil)
+		<-p.Stop()
+	}
+}
+
+// steward answers autopilot's questions about the servers, for one term.
+type steward struct {
+	node *Node
+	raft *raft.Raft
+
+	mu   sync.Mutex
+	gone map[raft.ServerID]time.Time // since when gossip does not know a server
+}
+
+// AutopilotConfig implements autopilot.ApplicationIntegration.
+func (s *steward) AutopilotConfig() *autopilot.Config {
+	a := s.node.config.Autopilot()
+	return &autopilot.Config{
+		CleanupDeadServers: a.CleanupDeadServers, LastContactThreshold: time.Duration(a.LastContactThreshold),
+		MaxTrailingLogs: a.MaxTrailingLogs, MinQuorum: uint(a.MinQuorum), ServerStabilizationTime: time.Duration(a.ServerStabilizationTime),
+	}
+}
+
+// NotifyState implements autopilot.ApplicationIntegration.
+func (s *steward) NotifyState(*autopilot.State) {}
+
+// KnownServers implements autopilot.ApplicationIntegration: those of raft's configuration.
+// One that gossip has lost is of unknown state until it has been gone for long enough.
+func (s *steward) KnownServers() map[raft.ServerID]*autopilot.Server {
+	members, _ := s.node.config.Members()
+	live := map[raft.ServerID]Member{}
+	for _, m := range members {
+		live[raft.ServerID(m.ID)] = m
+	}
+	settings := s.node.config.Autopilot()
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := map[raft.ServerID]*autopilot.Server{}
+	for _, p := range s.node.Peers() {
+		id := raft.ServerID(p.ID)
+		x := &autopilot.Server{ID: id, Name: p.ID, Address: raft.ServerAddress(p.Address), RaftVersion: int(raft.ProtocolVersionMax), NodeType: autopilot.NodeVoter}
+		m, alive := live[id]
+		self := p.ID == s.node.config.Identity.Server
+		if alive || self {
+			delete(s.gone, id)
+			x.Name, x.Version, x.NodeStatus, x.IsLeader = cmp.Or(m.Name, p.ID), m.Version, autopilot.NodeAlive, self
+		} else {
+			x.NodeStatus = autopilot.NodeUnknown
+			if s.gone[id].IsZero() {
+				s.gone[id] = now
+			}
+			if now.Sub(s.gone[id]) >= time.Duration(settings.DeadServerAfter) {
+				x.NodeStatus = autopilot.NodeFailed
+			}
+		}
+		known[id] = x
+	}
+	return known
+}
+
+// FetchServerStats implements autopilot.ApplicationIntegration.
+func (s *steward) FetchServerStats(ctx context.Context, servers map[raft.ServerID]*autopilot.Server) map[raft.ServerID]*autopilot.ServerStats {
+	var mu sync.Mutex
+	out := map[raft.ServerID]*autopilot.ServerStats{}
+	var all sync.WaitGroup
+	for id, x := range servers {
+		all.Go(func() {
+			got := s.node.Stats()
+			if string(id) != s.node.config.Identity.Server {
+				var err error
+				if got, err = s.node.config.Stats(ctx, string(x.Address)); err != nil {
+					return
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out[id] = &autopilot.ServerStats{LastContact: got.LastContact, LastTerm: got.LastTerm, LastIndex: got.LastIndex}
+		})
+	}
+	all.Wait()
+	return out
+}
+
+// RemoveFailedServer implements autopilot.ApplicationIntegration. Autopilot
+// has made sure of the quorum.
+func (s *steward) RemoveFailedServer(x *autopilot.Server) {
+	s.node.config.Logger.Warn("removing a server that has been gone for long", "server", x.ID, "address", x.Address)
+	if err := s.raft.RemoveServer(x.ID, 0, changeTimeout).Error(); err != nil {
+		s.node.config.Logger.Error("remove a dead server", "server", x.ID, "error", err)
+	}
+}
