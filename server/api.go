@@ -57,11 +57,25 @@ type Explanation struct {
 // Member is one server of the region.
 type Member struct {
 	ID      string `json:"id"`
+	Name    string `json:"name,omitempty"` // in gossip; empty where that does not know it
+	Version string `json:"version,omitempty"`
 	Address string `json:"address"` // host:port of its RPC listener
 	HTTP    string `json:"http,omitempty"`
 	Leader  bool   `json:"leader"`
 	Voter   bool   `json:"voter"`
 	Alive   bool   `json:"alive"` // as gossip says
+
+	// What the leader knows of it; nil elsewhere.
+	Health *Health `json:"health,omitempty"`
+}
+
+// Health is how a server does, as the leader sees it.
+type Health struct {
+	Healthy     bool           `json:"healthy"`
+	StableSince time.Time      `json:"stable_since"` // when healthy last changed
+	LastContact sheaf.Duration `json:"last_contact"` // since it heard of the leader; negative never
+	LastTerm    uint64         `json:"last_term"`
+	LastIndex   uint64         `json:"last_index"`
 }
 
 // API is what the HTTP layer may ask of a server. Writes are for the leader: elsewhere they
@@ -78,7 +92,23 @@ type API interface {
 	// VerifyRead returns once what Snapshot gives holds everything that was
 	// acknowledged before the call.
 	VerifyRead(ctx context.Context) error
+	// LeaderChanged is closed when another server leads, or none. Take it before asking.
+	LeaderChanged() <-chan struct{}
 	Members() []Member
+	// Leave hands leadership on and takes this server out of the cluster. The process
+	// should end then. The only voter cannot leave (Conflict).
+	Leave(ctx context.Context) error
+	// RemovePeer takes a server out of the configuration. One that is alive is refused unless
+	// force is given: the leader would take it in again.
+	RemovePeer(ctx context.Context, id string, force bool) error
+	// Transfer hands leadership to the voter id; with "" to whichever is furthest.
+	Transfer(ctx context.Context, id string) error
+	// SetAutopilot replaces the settings where they are as index left them; 0 asks no such thing.
+	SetAutopilot(ctx context.Context, a sheaf.Autopilot, index uint64) (at uint64, err error)
+	// Tolerance is how many servers may fail while a quorum is left; -1 where this server does not lead.
+	Tolerance() int
+	// RaftStats is what raft says of itself, in its own words.
+	RaftStats() map[string]string
 	// Snapshot is the newest state that this server has applied. It never
 	// changes; its watches say when to look again.
 	Snapshot() *state.Snapshot

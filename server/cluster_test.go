@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"reflect"
 	"testing"
 	"time"
@@ -23,24 +24,48 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
+// seat is where a server of a test runs.
+type seat struct {
+	name, id string
+	expect   int
+	join     []string
+	dir      string // its data; any unless told
+	address  string // of its RPC; any unless told
+}
+
 // founding starts one of three servers that find each other by gossip.
 func founding(t *testing.T, i int, join []string) (*host, *gossip.Pool) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	id := fmt.Sprint("s", i)
+	return sit(t, seat{name: id, id: id, expect: 3, join: join})
+}
+
+// sit starts a server that finds others by gossip.
+func sit(t *testing.T, at seat) (*host, *gossip.Pool) {
+	t.Helper()
+	if at.address == "" {
+		at.address = "127.0.0.1:0"
+	}
+	if at.dir == "" {
+		at.dir = tempDir(t)
+	}
+	l, err := net.Listen("tcp", at.address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mux := wire.NewMux(l)
 	logger := slog.New(slog.DiscardHandler)
-	id := fmt.Sprint("s", i)
+	if os.Getenv("SHEAF_TEST_LOG") != "" {
+		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("server", at.id)
+	}
 	pool, err := gossip.New(gossip.Config{
-		Self: gossip.Member{Name: id, Region: "test", Server: id, Address: l.Addr().String(), Expect: 3},
-		Bind: "127.0.0.1:0", Join: join, Logger: logger,
+		Self: gossip.Member{Name: at.name, Region: "test", Server: at.id, Address: l.Addr().String(), Expect: at.expect},
+		Bind: "127.0.0.1:0", Join: at.join, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(server.Config{ID: id, Region: "test", DataDir: tempDir(t), Address: l.Addr().String(), Expect: 3, Raft: mux.Raft(), Gossip: pool, Logger: logger})
+	s, err := server.New(server.Config{ID: at.id, Region: "test", DataDir: at.dir, Address: l.Addr().String(), Expect: at.expect, Raft: mux.Raft(), Gossip: pool, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

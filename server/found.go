@@ -12,6 +12,11 @@ import (
 // the leader: that two found at once, each with servers of its own, needs a gossip that is split just then.
 func (s *Server) founders(ctx context.Context) ([]consensus.Peer, error) {
 	said := ""
+	select {
+	case <-s.config.Gossip.Tried():
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	for {
 		changed := s.config.Gossip.Changed()
 		members := s.config.Gossip.Servers()

@@ -47,18 +47,17 @@ func (s *Server) Members() []Member {
 		at[p.ID] = len(list)
 		list = append(list, Member{ID: p.ID, Address: p.Address, Voter: p.Voter, Leader: p.Address == leader, Alive: p.ID == s.config.ID})
 	}
-	if s.config.Gossip == nil {
-		return list
-	}
-	for _, m := range s.config.Gossip.Servers() {
-		i, ok := at[m.Server]
-		if !ok {
-			i = len(list)
-			list = append(list, Member{ID: m.Server, Address: m.Address})
+	if s.config.Gossip != nil {
+		for _, m := range s.config.Gossip.Servers() {
+			i, ok := at[m.Server]
+			if !ok {
+				i = len(list)
+				list = append(list, Member{ID: m.Server, Address: m.Address})
+			}
+			list[i].Name, list[i].Alive, list[i].HTTP, list[i].Version = m.Name, true, m.HTTP, m.Version
 		}
-		list[i].Alive, list[i].HTTP = true, m.HTTP
 	}
-	return list
+	return s.withHealth(list)
 }
 
 // change applies a command and gives the run as it is then.

@@ -84,6 +84,7 @@ type Server struct {
 	service *rpc.Service
 	events  *events.Log
 	nodes   *rpc.Nodes
+	peers   *peers
 
 	term  atomic.Pointer[leader.Term] // while this server leads and takes work
 	begun chan struct{}               // of size 1: term was set
@@ -110,7 +111,7 @@ func New(c Config) (*Server, error) {
 	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "data_dir", Msg: fmt.Sprintf("data directory %q is not absolute", c.DataDir), Hint: "write it from the root, as in /var/lib/sheaf"}
 	}
-	s := &Server{config: c, nodes: rpc.NewNodes(c.Dialer), events: events.New(), begun: make(chan struct{}, 1), named: make(chan string, 1), ready: make(chan struct{})}
+	s := &Server{config: c, nodes: rpc.NewNodes(c.Dialer), peers: newPeers(c.Dialer), events: events.New(), begun: make(chan struct{}, 1), named: make(chan string, 1), ready: make(chan struct{})}
 	identity := consensus.Identity{Server: c.ID, Region: c.Region}
 	var chunks state.ChunkStore = new(state.MemoryChunks)
 	if c.DataDir != "" {
@@ -130,11 +131,15 @@ func New(c Config) (*Server, error) {
 		Identity: identity, DataDir: c.DataDir, Address: c.Address, Listener: c.Raft,
 		Machine: newMachine(s.store, s.events, s.named), Logger: c.Logger, Lead: s.lead, Dial: c.Dialer.Raft,
 	}
-	if c.Expect != 1 {
+	if c.Expect != 1 || c.Gossip != nil && c.Gossip.Joins() {
 		if c.Gossip == nil {
 			return nil, errors.New("server: servers find each other by gossip, and there is none")
 		}
 		conf.Founders = s.founders
+	}
+	if c.Gossip != nil {
+		conf.Members, conf.Stats, conf.Autopilot = s.members, s.peers.stats, func() sheaf.Autopilot { return s.store.Snapshot().Operator().Autopilot }
+		c.Gossip.Update(func(m *gossip.Member) { m.Cluster = identity.Cluster })
 	}
 	var err error
 	if s.node, err = consensus.New(conf); err != nil {
@@ -144,14 +149,18 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// Register adds the service that clients use to the agent's RPC server.
-func (s *Server) Register(r grpc.ServiceRegistrar) { wire.RegisterServersServer(r, s.service) }
+// Register adds the services that clients and other servers use to the agent's RPC server.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	wire.RegisterServersServer(r, s.service)
+	wire.RegisterPeersServer(r, peerService{server: s})
+}
 
 // Run takes part in the cluster until ctx ends. An error is fatal for the process.
 func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.node.Run(ctx) })
 	g.Go(func() error { return s.nodes.Run(ctx) })
+	g.Go(func() error { return s.peers.run(ctx) })
 	g.Go(func() error { return s.follow(ctx) })
 	return g.Wait()
 }

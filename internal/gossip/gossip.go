@@ -57,6 +57,7 @@ type Pool struct {
 	keyring     sync.Mutex // held while keys are read or changed
 
 	ready chan struct{} // closed once the listeners stand
+	tried chan struct{} // closed once joining was tried, or there was nothing to join
 
 	mu      sync.Mutex
 	self    Member
@@ -101,7 +102,7 @@ func New(c Config) (*Pool, error) {
 	}
 	p := &Pool{
 		conf: conf, join: c.Join, log: c.Logger, self: c.Self, keyringFile: c.KeyringFile,
-		ready: make(chan struct{}), members: map[string]Member{},
+		ready: make(chan struct{}), tried: make(chan struct{}), members: map[string]Member{},
 		changed: make(chan struct{}), dirty: make(chan struct{}, 1),
 	}
 	conf.Delegate, conf.Events = delegate{p}, delegate{p}
@@ -141,12 +142,15 @@ func (p *Pool) Run(ctx context.Context) error {
 // keepJoining joins, with growing pauses until one address answers.
 func (p *Pool) keepJoining(ctx context.Context, list *memberlist.Memberlist) error {
 	if len(p.join) == 0 {
+		close(p.tried)
 		return nil
 	}
+	var once sync.Once
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = joinFirst, joinMax
 	for {
 		n, err := list.Join(p.join)
+		once.Do(func() { close(p.tried) })
 		if n > 0 {
 			p.log.Info("joined the gossip pool", "contacted", n, "members", list.NumMembers())
 			return nil
@@ -177,6 +181,12 @@ func (p *Pool) keepUpdating(ctx context.Context, list *memberlist.Memberlist) er
 
 // Ready is closed once the pool listens. Joining goes on behind it.
 func (p *Pool) Ready() <-chan struct{} { return p.ready }
+
+// Tried is closed once the pool has tried to join: from then on Members holds whom it found.
+func (p *Pool) Tried() <-chan struct{} { return p.tried }
+
+// Joins reports whether the pool has addresses to join.
+func (p *Pool) Joins() bool { return len(p.join) > 0 }
 
 // Address is where others join, "host:port"; it is known after Ready.
 func (p *Pool) Address() string {

@@ -27,6 +27,7 @@ type Member struct {
 	Node    sheaf.NodeID `json:"n,omitempty"` // its ID among the clients; empty where it is none
 	Expect  int          `json:"e,omitempty"` // of a server: how many servers found a cluster together
 	Cluster string       `json:"c,omitempty"` // ID of the cluster a server belongs to, once there is one
+	Leaving bool         `json:"l,omitempty"` // of a server: it is on its way out of its cluster
 	Version string       `json:"v,omitempty"` // of the program
 }
 

@@ -129,6 +129,7 @@ func (s *steward) FetchServerStats(ctx context.Context, servers map[raft.ServerI
 			if string(id) != s.node.config.Identity.Server {
 				var err error
 				if got, err = s.node.config.Stats(ctx, string(x.Address)); err != nil {
+					s.node.config.Logger.Debug("ask a server how far it is", "server", id, "error", err)
 					return
 				}
 			}

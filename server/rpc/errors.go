@@ -56,6 +56,9 @@ func asStatus(err error, trailer func(metadata.MD)) error {
 	return status.Error(codeOf(sheaf.ClassOf(err)), err.Error())
 }
 
+// Status makes the answer of a call that failed, in the codes that clients know; nil stays nil.
+func Status(ctx context.Context, err error) error { return unaryStatus(ctx, err) }
+
 func unaryStatus(ctx context.Context, err error) error {
 	return asStatus(err, func(md metadata.MD) { _ = grpc.SetTrailer(ctx, md) })
 }
