@@ -158,9 +158,14 @@ func (a *Agent) buildParts() error {
 	a.pool = pool
 	wire.RegisterAgentsServer(a.grpc, agents{pool: pool})
 	if a.conf.Server.Enabled {
+		keys, err := a.secretKeys()
+		if err != nil {
+			return err
+		}
 		if a.server, err = server.New(server.Config{
 			ID: self.Server, Region: a.conf.Region, DataDir: below(a.conf.DataDir, "server"), Address: rpc, Expect: self.Expect,
 			Raft: a.mux.Raft(), Dialer: a.dialer, Gossip: pool, Logger: a.log.With("part", "server"),
+			Keys: keys,
 		}); err != nil {
 			return err
 		}

@@ -67,6 +67,9 @@ type ServerConfig struct {
 	// same. It matters once: a server with data, or one that finds a cluster, joins what is there. Without it
 	// a server with addresses to join waits to be taken in, and one without founds a cluster of its own.
 	BootstrapExpect int `hcl:"bootstrap_expect,optional"`
+	// SecretsKeyFile holds the keys that secrets are sealed with, the same on all servers of the
+	// region. A server that founds its cluster alone makes one in its data directory unless told.
+	SecretsKeyFile string `hcl:"secrets_key_file,optional"`
 }
 
 // maxExpect bounds the founding servers: each more makes every write slower, and

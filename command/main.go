@@ -101,6 +101,7 @@ func (e *env) root() *cobra.Command {
 		grouped("input", "Inputs, without a job", e.inputPreview()),
 		grouped("node", "The clients of the cluster", e.nodeList(), e.nodeStatus()),
 		grouped("server", "The servers of the cluster", e.serverMembers()),
+		grouped("secret", "Secrets that tasks use", e.secretPut(), e.secretList(), e.secretDelete(), e.secretKeygen(), e.secretReseal()),
 		grouped("tls", "Certificates", e.tlsInit(), e.tlsCert(), e.tlsShow()),
 		grouped("gossip", "Gossip's encryption", e.gossipKeygen()),
 		grouped("operator", "The cluster's own affairs", e.operatorKeyring()),

@@ -141,6 +141,15 @@ type API interface {
 	DrainProgress(id sheaf.NodeID) (sheaf.DrainProgress, error)
 	// Purge forgets a node that is down; with force although outputs lie only there.
 	Purge(ctx context.Context, id sheaf.NodeID, force bool) (index uint64, err error)
+	// PutSecret makes a secret, or gives it a new value; no jobs keep the grants that are there,
+	// and for a new one are all of its namespace.
+	PutSecret(ctx context.Context, namespace, name string, jobs []string, value sheaf.Secret) (stub sheaf.SecretStub, index uint64, err error)
+	// GrantSecret changes which jobs may use a secret.
+	GrantSecret(ctx context.Context, namespace, name string, jobs []string) (stub sheaf.SecretStub, index uint64, err error)
+	// DeleteSecret forgets a secret. Runs that have it keep it.
+	DeleteSecret(ctx context.Context, namespace, name string) (index uint64, err error)
+	// ResealSecrets seals all secrets with the newest key that are sealed with another.
+	ResealSecrets(ctx context.Context) (resealed int, err error)
 
 	// Progress is what is measured of a run; the zero value on followers.
 	Progress(id sheaf.RunID) Progress

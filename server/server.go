@@ -45,6 +45,8 @@ type Config struct {
 
 	Retention Retention
 	Heartbeat Heartbeat
+
+	Keys rpc.Keys // of secrets, asked for each use; nil refuses secrets
 }
 
 // Heartbeat says when a node counts as lost; a zero field takes its default.
@@ -145,7 +147,7 @@ func New(c Config) (*Server, error) {
 	if s.node, err = consensus.New(conf); err != nil {
 		return nil, err
 	}
-	s.service = rpc.NewService(c.Region, s.leading, s.store)
+	s.service = rpc.NewService(c.Region, s.leading, s.store, s.keys)
 	return s, nil
 }
 

@@ -33,13 +33,15 @@ type Service struct {
 	leading func() (*Hub, error)
 	store   *state.Store
 
+	keys    Keys
+
 	registering *registering
 }
 
 // NewService makes the service. leading gives the hub while this server leads,
-// else an error that says who does.
-func NewService(region string, leading func() (*Hub, error), store *state.Store) *Service {
-	return &Service{region: region, leading: leading, store: store, registering: newRegistering()}
+// else an error that says who does; keys the keys of secrets.
+func NewService(region string, leading func() (*Hub, error), store *state.Store, keys Keys) *Service {
+	return &Service{region: region, leading: leading, store: store, keys: keys, registering: newRegistering()}
 }
 
 // Register makes a node known and begins its next session.
