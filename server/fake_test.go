@@ -39,7 +39,7 @@ func (h *host) stop() error {
 }
 
 // startHost runs a lone server; dir may be empty. address is where it listens, or any.
-func startHost(t testing.TB, dir, address string) *host {
+func startHost(t testing.TB, dir, address string, with ...func(*server.Config)) *host {
 	t.Helper()
 	if address == "" {
 		address = "127.0.0.1:0"
@@ -53,7 +53,11 @@ func startHost(t testing.TB, dir, address string) *host {
 	if os.Getenv("SHEAF_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	s, err := server.New(server.Config{ID: "s1", Region: "test", DataDir: dir, Address: l.Addr().String(), Expect: 1, Raft: mux.Raft(), Logger: logger})
+	conf := server.Config{ID: "s1", Region: "test", DataDir: dir, Address: l.Addr().String(), Expect: 1, Raft: mux.Raft(), Logger: logger}
+	for _, f := range with {
+		f(&conf)
+	}
+	s, err := server.New(conf)
 	if err != nil {
 		t.Fatal(err)
 	}

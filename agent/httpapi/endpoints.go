@@ -28,7 +28,7 @@ var endpoints = []endpoint{
 	typed("GET", "/v1/partition/{job}/{n}", ReadJobs, inRun, "One partition", 0, (*API).getPartition),
 	raw("POST", "/v1/inputs/preview", PreviewFiles, inBody, "How the inputs of a job would be split, NDJSON", maxJobBody, linesOf[api.PreviewLine](), (*API).preview),
 	typed("GET", "/v1/secrets", ReadSecrets, inList, "List secrets, without their values", 0, (*API).listSecrets),
-	typed("POST", "/v1/secrets/reseal", Operate, everywhere, "Seal all secrets with the newest key", 0, (*API).resealSecrets),
+	typed("POST", "/v1/secrets/reseal", Operate, everywhere, "Seal all secrets with the newest key", maxSmallBody, (*API).resealSecrets),
 	typed("GET", "/v1/secret/{secret}", ReadSecrets, inBody, "One secret, without its value", 0, (*API).getSecret),
 	typed("PUT", "/v1/secret/{secret}", ManageSecrets, inBody, "Store a secret, or change it", maxSmallBody, (*API).putSecret),
 	typed("DELETE", "/v1/secret/{secret}", ManageSecrets, inBody, "Forget a secret", 0, (*API).deleteSecret),

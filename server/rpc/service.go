@@ -33,7 +33,7 @@ type Service struct {
 	leading func() (*Hub, error)
 	store   *state.Store
 
-	keys    Keys
+	keys Keys
 
 	registering *registering
 }
