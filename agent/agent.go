@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/sheaf-run/agent/agent/httpapi"
+	"github.com/sheaf-run/agent/agent/monitor"
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/client"
 	"github.com/sheaf-run/agent/internal/gossip"
@@ -46,6 +47,8 @@ type Agent struct {
 	conf Config
 	opts Options
 	log  *slog.Logger
+
+	monitor *monitor.Log // lets others follow log
 
 	httpListener net.Listener
 	rpcListener  net.Listener
@@ -71,7 +74,9 @@ func New(conf Config, opts Options) (_ *Agent, err error) {
 	if conf, err = conf.Filled(); err != nil {
 		return nil, err
 	}
-	a := &Agent{conf: conf, opts: opts, log: opts.Logger, started: time.Now(), ready: make(chan struct{}), registry: prometheus.NewRegistry()}
+	a := &Agent{conf: conf, opts: opts, started: time.Now(), ready: make(chan struct{}), registry: prometheus.NewRegistry()}
+	a.monitor = monitor.New(opts.Logger.Handler())
+	a.log = slog.New(a.monitor)
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -177,8 +182,8 @@ func (a *Agent) buildParts() error {
 			return err
 		}
 	}
-	a.http = a.buildHTTP()
-	return nil
+	a.http, err = a.buildHTTP()
+	return err
 }
 
 // measuring gives what the leader measures of a run in numbers.
@@ -189,17 +194,24 @@ func (m measuring) Measured(run sheaf.RunID) (running int, rate float64) {
 	return p.Running.Len(), p.Rate
 }
 
-func (a *Agent) buildHTTP() *http.Server {
+func (a *Agent) buildHTTP() (*http.Server, error) {
+	limits, err := a.conf.HTTP.limits()
+	if err != nil {
+		return nil, err
+	}
 	conf := httpapi.Config{
 		Gossip: a.pool, Self: a.self, Health: a.health, Parse: parseJob, ReadJob: readJob, Metrics: a.registry,
 		Logger: a.log.With("part", "http"), Keyring: a.keyring, LeaderTLS: a.dialer.ServerTLS(), HTTPS: a.conf.TLS.https(),
+		Log: a.monitor, Limits: limits,
 	}
 	if a.server != nil {
 		conf.Server = a.server
 	}
-	s := httpapi.New(conf).HTTPServer()
+	served := httpapi.New(conf)
+	a.httpListener = served.Limit(a.httpListener)
+	s := served.HTTPServer()
 	s.TLSConfig = a.secureHTTP()
-	return s
+	return s, nil
 }
 
 // below is a folder of the data directory; "" where there is none.

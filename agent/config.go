@@ -42,6 +42,7 @@ type Config struct {
 	TLS    *TLSConfig    `hcl:"tls,block"`
 	Gossip *GossipConfig `hcl:"gossip,block"`
 	ACL    *ACLConfig    `hcl:"acl,block"`
+	HTTP   *HTTPConfig   `hcl:"http,block"`
 }
 
 // Ports are the ports of an agent. In a file a missing one is the default; 0 in code picks any.
@@ -202,6 +203,9 @@ func (c Config) over(o Config) Config {
 	if o.TLS != nil {
 		c.TLS = o.TLS
 	}
+	if o.HTTP != nil {
+		c.HTTP = o.HTTP
+	}
 	if o.ACL != nil {
 		c.ACL = o.ACL
 	}
@@ -256,6 +260,9 @@ func (c Config) check() error {
 		if err := sheaf.CheckName(what, name); err != nil {
 			return err
 		}
+	}
+	if _, err := c.HTTP.limits(); err != nil {
+		return err
 	}
 	if !c.Server.Enabled && !c.Client.Enabled {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: "server, client", Msg: "the agent has no role", Hint: "give -server or -client, or both, or enable them in the configuration"}

@@ -94,7 +94,7 @@ func (e *env) root() *cobra.Command {
 		return usage("%s\nsee `%s -help`", flagError(err), c.CommandPath())
 	})
 	root.AddCommand(
-		e.devCommand(), e.startCommand(), e.fmtCommand(), e.versionCommand(), e.completionCommand(),
+		e.devCommand(), e.startCommand(), e.fmtCommand(), e.versionCommand(), e.completionCommand(), e.eventsCommand(), e.monitorCommand(),
 		grouped("job", "Jobs and their runs", e.jobInit(), e.jobValidate(), e.jobPlan(), e.jobRun(), e.jobStatus(), e.jobList(), e.jobInspect(),
 			e.jobStop(), e.jobDelete(), e.jobRetry(), e.jobWait(), e.jobResults(), e.jobLogs(), e.jobExplain()),
 		grouped("partition", "Partitions of a run", e.partitionList(), e.partitionStatus()),

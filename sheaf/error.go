@@ -18,6 +18,7 @@ const (
 	TooLarge    Class = "too_large"     // above a limit of size
 	Unsupported Class = "not_supported" // understood, and not supported in this version
 	TimedOut    Class = "timed_out"     // a deadline passed
+	TooMany     Class = "too_many"      // more at once than a limit allows; later it may work
 )
 
 // Error is an error with its class and, for mistakes of a user, the place, the

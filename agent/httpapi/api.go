@@ -19,6 +19,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sheaf-run/agent/agent/monitor"
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/internal/gossip"
 	"github.com/sheaf-run/agent/jobspec"
@@ -51,6 +52,9 @@ type Config struct {
 	// serves it, and that requests are passed on in no other way.
 	LeaderTLS *tls.Config
 	HTTPS     bool
+	// Log is this agent's, to be followed; nil lets nobody.
+	Log    *monitor.Log
+	Limits Limits
 	// Hosts are names, beside loopback ones, under which the API may be addressed.
 	Hosts []string
 }
@@ -63,12 +67,14 @@ type API struct {
 	log  *slog.Logger
 
 	toLeader *http.Transport
+	waits    slots
 }
 
 // New builds the API; Handler serves it.
 func New(conf Config) *API {
 	huma.NewError = humaProblem
-	a := &API{Config: conf, mux: http.NewServeMux(), log: conf.Logger, toLeader: newToLeader(conf.LeaderTLS)}
+	conf.Limits = conf.Limits.filled()
+	a := &API{Config: conf, mux: http.NewServeMux(), log: conf.Logger, toLeader: newToLeader(conf.LeaderTLS), waits: make(slots, conf.Limits.Waits)}
 	hc := huma.DefaultConfig("Sheaf", "v1")
 	hc.DocsPath, hc.OpenAPIPath, hc.SchemasPath = "", "", ""
 	hc.CreateHooks, hc.Transformers = nil, nil
@@ -119,7 +125,6 @@ func (a *API) methods(r *http.Request) []string {
 
 // Limits of the listener. Bodies have their own, by endpoint.
 const (
-	headerTimeout  = 10 * time.Second
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 32 << 10
 )
@@ -127,8 +132,8 @@ const (
 // HTTPServer is a server of the API with its limits set; the caller serves and shuts it down.
 func (a *API) HTTPServer() *http.Server {
 	return &http.Server{
-		Handler: a.Handler(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		Handler: a.Handler(), ReadHeaderTimeout: a.Limits.Header, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ConnContext: connContext, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 }
 

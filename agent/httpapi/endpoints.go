@@ -43,6 +43,8 @@ var endpoints = []endpoint{
 	typed("GET", "/v1/status/peers", ReadAgent, everywhere, "The voters' RPC addresses", 0, (*API).peers),
 	typed("GET", "/v1/operator/keyring", ReadOperator, everywhere, "Which gossip keys the agents have", 0, (*API).keyring),
 	typed("POST", "/v1/operator/keyring", Operate, everywhere, "Change the gossip keys of all agents", maxSmallBody, (*API).changeKeyring),
+	raw("GET", "/v1/events", ReadJobs, inList, "What happens in the cluster: NDJSON, or server-sent events", 0, linesOf[api.EventLine](), (*API).events),
+	raw("GET", "/v1/agent/monitor", ReadAgent, everywhere, "An agent's log as it grows", 0, linesOf[api.LogLine](), (*API).monitor),
 	raw("GET", "/v1/metrics", ReadAgent, everywhere, "Metrics, in Prometheus' text format", 0, bytesAs("text/plain"), (*API).metrics),
 	raw("GET", "/v1/openapi.json", Anyone, everywhere, "This document", 0, bytesAs("application/json"), (*API).openAPI),
 	raw("GET", "/livez", Anyone, everywhere, "Whether this process answers", 0, bytesAs("text/plain"), (*API).livez),

@@ -24,10 +24,10 @@ func here(path string) bool {
 }
 
 // forward passes requests on to the leader, unless they are about this agent,
-// or allow a stale answer and this agent is a server.
+// or allow a stale answer and this agent is a server. All servers derive the same events.
 func (a *API) forward(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if here(r.URL.Path) || a.Server != nil && (a.leads() || r.URL.Query().Get("stale") == "true") {
+		if here(r.URL.Path) || a.Server != nil && (a.leads() || r.URL.Path == "/v1/events" || r.URL.Query().Get("stale") == "true") {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -40,19 +40,24 @@ func (a *API) forward(next http.Handler) http.Handler {
 			writeProblem(w, a.log, err)
 			return
 		}
-		proxy := &httputil.ReverseProxy{
-			Transport: a.toLeader, FlushInterval: -1,
-			Rewrite: func(p *httputil.ProxyRequest) {
-				p.SetURL(target)
-				p.Out.Header.Set(forwardedBy, a.Self().Name)
-				p.Out.Header.Del("Origin")
-			},
-			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-				writeProblem(w, a.log, &sheaf.Error{Class: sheaf.Unavailable, Msg: "pass the request on to the leader", Err: err, Hint: "try again"})
-			},
-		}
-		proxy.ServeHTTP(w, r)
+		a.pass(w, r, target)
 	})
+}
+
+// pass passes a request on to another agent.
+func (a *API) pass(w http.ResponseWriter, r *http.Request, target *url.URL) {
+	proxy := &httputil.ReverseProxy{
+		Transport: a.toLeader, FlushInterval: -1,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(target)
+			p.Out.Header.Set(forwardedBy, a.Self().Name)
+			p.Out.Header.Del("Origin")
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			writeProblem(w, a.log, &sheaf.Error{Class: sheaf.Unavailable, Msg: "pass the request on to " + target.Host, Err: err, Hint: "try again"})
+		},
+	}
+	proxy.ServeHTTP(w, r)
 }
 
 const (

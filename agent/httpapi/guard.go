@@ -19,6 +19,15 @@ func (a *API) guard(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		if err := overLimit(r); err != nil {
+			h.Set("Connection", "close")
+			writeProblem(w, a.log, err)
+			return
+		}
 		if err := a.admit(r); err != nil {
 			writeProblem(w, a.log, err)
 			return
@@ -40,13 +49,19 @@ func (a *API) admit(r *http.Request) error {
 	if r.ContentLength != 0 && r.Method != http.MethodGet {
 		kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		if err != nil || kind != "application/json" {
-			return &sheaf.Error{Class: sheaf.Invalid, Field: "Content-Type", Msg: fmt.Sprintf("content type %q is not understood", r.Header.Get("Content-Type")), Hint: "send application/json"}
+			return notUnderstood("Content-Type", r.Header.Get("Content-Type"), "send application/json")
 		}
 		if enc := r.Header.Get("Content-Encoding"); enc != "" {
-			return &sheaf.Error{Class: sheaf.Invalid, Field: "Content-Encoding", Msg: fmt.Sprintf("content encoding %q is not understood", enc), Hint: "send the body as it is"}
+			return notUnderstood("Content-Encoding", enc, "send the body as it is")
 		}
 	}
 	return nil
+}
+
+// notUnderstood refuses a body by its header, before anything of it is read.
+func notUnderstood(header, value, hint string) error {
+	const status = http.StatusUnsupportedMediaType
+	return &Problem{Title: http.StatusText(status), Status: status, Code: sheaf.Unsupported, Detail: fmt.Sprintf("%s %q is not understood", header, value), Field: header, Hint: hint}
 }
 
 // knownHost: any literal address will do, since a page cannot make a browser send one that

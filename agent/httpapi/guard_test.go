@@ -30,7 +30,7 @@ func TestForeignRequestsAreRefused(t *testing.T) {
 		{"IPv6", "GET", "/v1/agent/self", "[::1]:7610", "", "", "", 200},
 		{"rebound name", "GET", "/v1/agent/self", "evil.example:7610", "", "", "", 403},
 		{"foreign page", "GET", "/v1/agent/self", "127.0.0.1:7610", "http://evil.example", "", "", 403},
-		{"form", "PUT", "/v1/jobs", "127.0.0.1:7610", "", "application/x-www-form-urlencoded", "a=b", 400},
+		{"form", "PUT", "/v1/jobs", "127.0.0.1:7610", "", "application/x-www-form-urlencoded", "a=b", 415},
 		{"nothing there", "GET", "/v2/jobs", "127.0.0.1:7610", "", "", "", 404},
 	} {
 		r := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))

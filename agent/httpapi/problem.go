@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -47,6 +48,8 @@ func statusOf(c sheaf.Class) int {
 		return http.StatusConflict
 	case sheaf.Denied:
 		return http.StatusForbidden
+	case sheaf.TooMany:
+		return http.StatusTooManyRequests
 	case sheaf.TooLarge:
 		return http.StatusRequestEntityTooLarge
 	case sheaf.NotLeader, sheaf.Unavailable:
@@ -66,6 +69,9 @@ func problemOf(err error) *Problem {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		err = &sheaf.Error{Class: sheaf.TimedOut, Msg: "the request was given up", Err: err}
 	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		err = &sheaf.Error{Class: sheaf.Unavailable, Msg: "the agent is out of file descriptors", Err: err, Hint: "try again later; raise its limit of open files"}
+	}
 	p = &Problem{Code: sheaf.Internal, Detail: err.Error()}
 	var ours *sheaf.Error
 	if errors.As(err, &ours) {
@@ -84,6 +90,9 @@ func writeProblem(w http.ResponseWriter, log *slog.Logger, err error) {
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Del("Content-Length")
+	if p.Code == sheaf.TooMany {
+		w.Header().Set("Retry-After", "1")
+	}
 	w.WriteHeader(p.Status)
 	if err := json.NewEncoder(w).Encode(p); err != nil {
 		log.Debug("write problem", "error", err)

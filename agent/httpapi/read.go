@@ -64,6 +64,11 @@ func (a *API) view(ctx context.Context, p ReadParams, look func(*state.Snapshot)
 	snap := a.Server.Snapshot()
 	index, changed := look(snap)
 	if after > 0 && index <= after {
+		release, err := a.waits.take()
+		if err != nil {
+			return nil, ReadHeaders{}, err
+		}
+		defer release()
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 	waiting:

@@ -38,9 +38,12 @@ type served struct {
 	http *http.Client
 }
 
-func serve(t *testing.T) *served {
+func serve(t *testing.T, edits ...func(*agent.Config)) *served {
 	t.Helper()
 	conf := agent.DevConfig("", agent.Ports{})
+	for _, edit := range edits {
+		edit(&conf)
+	}
 	a, err := agent.New(conf, agent.Options{Version: "test", Dev: true, Clients: 1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

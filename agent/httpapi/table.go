@@ -111,8 +111,10 @@ func raw[I any](method, path string, needs Capability, where scope, summary stri
 			if err != nil {
 				return nil, problemOf(err)
 			}
+			base := ctx
 			return &huma.StreamResponse{Body: func(hc huma.Context) {
 				r, w := humago.Unwrap(hc)
+				ctx := context.WithValue(ctx, againKey{}, func() (context.Context, error) { return a.authorize(base, e) })
 				// The deadline was for the body, and the reply may take longer. Where there is none to lift, it was none.
 				_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 				if err := h(a, w, r.WithContext(ctx), in); err != nil {
@@ -121,6 +123,13 @@ func raw[I any](method, path string, needs Capability, where scope, summary stri
 			}}, nil
 		})
 	}}
+}
+
+type againKey struct{}
+
+// stillAllowed asks again whether a stream's caller may have it: its token may be gone since.
+func stillAllowed(ctx context.Context) (context.Context, error) {
+	return ctx.Value(againKey{}).(func() (context.Context, error))()
 }
 
 func (g reply) schema(a *API) *huma.Schema {
