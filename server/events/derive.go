@@ -31,10 +31,25 @@ var rows = map[string]func(*derived, state.Change){
 	"nodes":      of((*derived).node),
 	"backups":    nil, // the command that placed it tells
 	"tombstones": nil, // the deleted run tells
-	"secrets": of(func(d *derived, before, after *state.Secret) {
-		row := cmp.Or(after, before)
-		d.named(sheaf.TopicSecret, "Secret", row.Name, row.Namespace, before != nil, after != nil)
-	}),
+	"secrets":    named(sheaf.TopicSecret, "Secret", func(x *state.Secret) (string, string) { return x.Name, x.Namespace }),
+	"policies":   named(sheaf.TopicACL, "Policy", func(x *state.Policy) (string, string) { return x.Name, "" }),
+	"tokens":     named(sheaf.TopicACL, "Token", func(x *state.Token) (string, string) { return x.Accessor, "" }),
+	"namespaces": named(sheaf.TopicNamespace, "Namespace", func(x *state.Namespace) (string, string) { return x.Name, x.Name }),
+}
+
+// named makes a function over rows that have no more to tell than what they are called.
+func named[T any](topic sheaf.Topic, noun string, call func(*T) (name, namespace string)) func(*derived, state.Change) {
+	return of(func(d *derived, before, after *T) {
+		what := "Changed"
+		switch {
+		case before == nil:
+			what = "Created"
+		case after == nil:
+			what = "Deleted"
+		}
+		name, namespace := call(cmp.Or(after, before))
+		d.add(sheaf.Event{Topic: topic, Type: noun + what, Key: name, Namespace: namespace})
+	})
 }
 
 // of makes a function over rows of one type from one over changes.
@@ -55,16 +70,4 @@ func (d *derived) derive(a fsm.Applied) {
 			f(d, c)
 		}
 	}
-}
-
-// named is an event of a row that has no more to tell than its name.
-func (d *derived) named(topic sheaf.Topic, noun, key, namespace string, before, after bool) {
-	what := "Changed"
-	switch {
-	case !before:
-		what = "Created"
-	case !after:
-		what = "Deleted"
-	}
-	d.add(sheaf.Event{Topic: topic, Type: noun + what, Key: key, Namespace: namespace})
 }
