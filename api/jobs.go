@@ -97,6 +97,31 @@ func (c *Client) Stop(ctx context.Context, run string) (sheaf.RunStub, error) {
 	return out, c.send(ctx, http.MethodPost, runPath(run, "stop"), url.Values{}, struct{}{}, &out)
 }
 
+// Hold places nothing more of a run, and takes back what waits at nodes. What runs goes on.
+func (c *Client) Hold(ctx context.Context, run string) (sheaf.RunStub, error) {
+	var out sheaf.RunStub
+	return out, c.send(ctx, http.MethodPost, runPath(run, "hold"), url.Values{}, struct{}{}, &out)
+}
+
+// Release goes on with a run that is held.
+func (c *Client) Release(ctx context.Context, run string) (sheaf.RunStub, error) {
+	var out sheaf.RunStub
+	return out, c.send(ctx, http.MethodPost, runPath(run, "release"), url.Values{}, struct{}{}, &out)
+}
+
+// Change changes how a run is scheduled.
+func (c *Client) Change(ctx context.Context, run string, req ChangeRequest) (sheaf.RunStub, error) {
+	var out sheaf.RunStub
+	return out, c.send(ctx, http.MethodPatch, runPath(run, ""), url.Values{}, req, &out)
+}
+
+// Evaluations lists what the leader is about to place, and what it fails to, a page at a time.
+func (c *Client) Evaluations(ctx context.Context, r Read) ([]sheaf.Evaluation, Meta, error) {
+	var out []sheaf.Evaluation
+	m, err := c.get(ctx, "/v1/evaluations", r, &out)
+	return out, m, err
+}
+
 // Retry runs partitions again, in the same run.
 func (c *Client) Retry(ctx context.Context, run string, req RetryRequest) (sheaf.RunStub, error) {
 	var out sheaf.RunStub

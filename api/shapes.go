@@ -10,8 +10,16 @@ import (
 // SubmitRequest asks for a run of a job. The same ID with the same job again is the same run;
 // with another job it is a Conflict.
 type SubmitRequest struct {
-	ID  sheaf.RunID `json:"id,omitempty"` // made by the agent when empty
-	Job sheaf.Job   `json:"job"`
+	ID   sheaf.RunID `json:"id,omitempty"`   // made by the agent when empty
+	Hold bool        `json:"hold,omitempty"` // nothing of it is placed until it is released
+	Job  sheaf.Job   `json:"job"`
+}
+
+// ChangeRequest changes how a run that is not over is scheduled. What is nil stays.
+type ChangeRequest struct {
+	Held        *bool `json:"held,omitempty"`
+	Priority    *int  `json:"priority,omitempty"`    // 1..100
+	Parallelism *int  `json:"parallelism,omitempty"` // executions under way at once, in place of the job's bound; 0 is no bound
 }
 
 // SubmitReply says which run it is, and whether this request made it.

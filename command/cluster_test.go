@@ -142,7 +142,7 @@ func TestACluster(t *testing.T) {
 		{"partitions by a filter", []string{"partition", "list", "flaky", "-filter", "exit_code == 9", "-q"}, 0, "1\n", ""},
 		{"no such state", []string{"partition", "list", "flaky", "-state", "x"}, 2, "", "unknown partition state"},
 		{"no such order", []string{"partition", "list", "flaky", "-sort", "x"}, 2, "", `-sort "x" is unknown`},
-		{"retry of nothing", []string{"job", "retry", "first"}, 2, "", "no partition to run again"},
+		{"retry of nothing", []string{"job", "retry", "first"}, 2, "", "none of its partitions has failed"},
 		{"wait", []string{"job", "wait", "first"}, 0, "", "succeeded"},
 		{"stop of what is over", []string{"job", "stop", "first"}, 0, "first succeeded", ""},
 		{"inspect", []string{"job", "inspect", "first", "-t", "{{.job.name}}"}, 0, "words\n", ""},

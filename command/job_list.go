@@ -80,7 +80,7 @@ func (e *env) jobList() *cobra.Command {
 			rows := [][]string{{"ID", "STATUS", "DONE", "OF", "FAILED", "SUBMITTED"}}
 			for i, r := range runs {
 				ids[i] = string(r.ID)
-				rows = append(rows, []string{string(r.ID), string(r.Status), strconv.Itoa(done(r.Partitions)), strconv.Itoa(r.Partitions.Total), strconv.Itoa(r.Partitions.Failed), roundDuration(time.Since(r.Submitted)).String() + " ago"})
+				rows = append(rows, []string{string(r.ID), statusText(r), strconv.Itoa(done(r.Partitions)), strconv.Itoa(r.Partitions.Total), strconv.Itoa(r.Partitions.Failed), roundDuration(time.Since(r.Submitted)).String() + " ago"})
 			}
 			if ok, err := e.shaped(runs, ids...); ok {
 				return err

@@ -26,6 +26,7 @@ type runFlags struct {
 	id      string
 	timeout time.Duration
 	rerun   bool
+	hold    bool
 }
 
 func (e *env) jobRun() *cobra.Command {
@@ -63,12 +64,17 @@ func (e *env) jobRun() *cobra.Command {
 	c.Flags().StringVar(&f.dir, "o", "", "write the result to this `DIR`")
 	c.Flags().StringVar(&f.id, "id", "", "the run's `ID`; the same again is the same run")
 	c.Flags().DurationVar(&f.timeout, "timeout", 0, "wait at most so long")
+	c.Flags().BoolVar(&f.hold, "hold", false, "submit it held: nothing is placed before `agent job release`; means -detach")
 	c.Flags().BoolVar(&f.rerun, "rerun", false, "take over nothing from earlier runs")
 	return c
 }
 
 // jobOf is the job of the file or of the flags.
 func (e *env) jobOf(c *cobra.Command, args []string, f *runFlags) (*sheaf.Job, error) {
+	f.detach = f.detach || f.hold
+	if f.local && f.hold {
+		return nil, usage("-local and -hold exclude each other: nobody could release it")
+	}
 	if f.local && f.detach {
 		return nil, usage("-local and -detach exclude each other: a local run ends with its command")
 	}
@@ -109,7 +115,7 @@ func (f *runFlags) request(job *sheaf.Job) api.SubmitRequest {
 	if id == "" {
 		id = api.NewRunID(job.Name)
 	}
-	return api.SubmitRequest{ID: id, Job: *job}
+	return api.SubmitRequest{ID: id, Hold: f.hold, Job: *job}
 }
 
 // run submits a job to a cluster and waits for its end.
@@ -124,6 +130,10 @@ func (e *env) run(ctx context.Context, c *api.Client, job *sheaf.Job, f runFlags
 			return err
 		}
 		fmt.Fprintln(e.out, got.Run.ID)
+		if f.hold {
+			e.hint("it is held; let it go: agent job release %s", got.Run.ID)
+			return nil
+		}
 		e.hint("follow it: agent job status -watch %s", got.Run.ID)
 		return nil
 	}

@@ -29,7 +29,7 @@ func (e *env) stub(s sheaf.RunStub) error {
 	if ok, err := e.shaped(s, string(s.ID)); ok {
 		return err
 	}
-	_, err := fmt.Fprintf(e.out, "%s %s: %s\n", s.ID, s.Status, countsText(s.Partitions))
+	_, err := fmt.Fprintf(e.out, "%s %s: %s\n", s.ID, statusText(s), countsText(s.Partitions))
 	return err
 }
 

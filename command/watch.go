@@ -112,7 +112,7 @@ func (l *lineView) close() {}
 // progressLine is how a run goes, in a line.
 func progressLine(s sheaf.RunSummary) string {
 	p := s.Partitions
-	text := string(s.Status)
+	text := statusText(s.RunStub)
 	if p.Total > 0 {
 		text += fmt.Sprintf("  %s of %s done", grouped3(done(p)), grouped3(p.Total))
 	}
@@ -136,6 +136,14 @@ func progressLine(s sheaf.RunSummary) string {
 		}
 	}
 	return text
+}
+
+// statusText is where a run stands, and whether it is held there.
+func statusText(s sheaf.RunStub) string {
+	if s.Held && !s.Status.Terminal() {
+		return string(s.Status) + " (held)"
+	}
+	return string(s.Status)
 }
 
 func done(p sheaf.PartitionCounts) int { return p.Succeeded + p.Failed + p.Cancelled + p.Reused }

@@ -155,6 +155,8 @@ type API interface {
 	Progress(id sheaf.RunID) Progress
 	// Explain says why a run, or with partition >= 0 that partition, is where it is.
 	Explain(id sheaf.RunID, partition int) (Explanation, error)
+	// Evaluations are the leader's requests to itself to look at runs, by run; none on followers.
+	Evaluations() []sheaf.Evaluation
 	// Obstacles is how the nodes would take the job if it were submitted now.
 	Obstacles(job sheaf.Job) scheduler.Explanation
 	// Node is a connection to a node's own service. It is shared: callers do not close it.

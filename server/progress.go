@@ -63,14 +63,6 @@ func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
 		return Explanation{}, &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("there is no run %s", id)}
 	}
 	e := Explanation{Run: id, Status: r.Status}
-	if r.Error != "" {
-		e.Summary = append(e.Summary, r.Error)
-	}
-	if t := s.term.Load(); t != nil {
-		var waits []string
-		e.Placement, waits = t.Explain(snap, r)
-		e.Summary = append(e.Summary, waits...)
-	}
 	if partition >= 0 {
 		if r.Partitions == nil || partition >= r.Partitions.Len() {
 			return Explanation{}, &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("run %s has no partition %d", id, partition)}
@@ -78,6 +70,17 @@ func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
 		p := snap.Partition(r, partition)
 		e.Partition = &p
 		e.Summary = append(e.Summary, aboutPartition(snap, r, p)...)
+		if p.State.Terminal() && p.State != sheaf.PartitionCancelled {
+			return e, nil // how the run goes is nothing to it any more
+		}
+	}
+	if r.Error != "" {
+		e.Summary = append(e.Summary, r.Error)
+	}
+	if t := s.term.Load(); t != nil {
+		var waits []string
+		e.Placement, waits = t.Explain(snap, r)
+		e.Summary = append(e.Summary, waits...)
 	}
 	if len(e.Summary) == 0 {
 		e.Summary = append(e.Summary, aboutRun(snap, r))

@@ -166,6 +166,15 @@ func (s *Server) Node(id sheaf.NodeID) (wire.NodesClient, error) {
 	return s.nodes.Client(&n.Node)
 }
 
+// Evaluations implements API.
+func (s *Server) Evaluations() []sheaf.Evaluation {
+	t := s.term.Load()
+	if t == nil {
+		return nil
+	}
+	return t.Evaluations()
+}
+
 // Obstacles implements API. A server that does not lead knows no nodes' present state, and says so by none.
 func (s *Server) Obstacles(job sheaf.Job) scheduler.Explanation {
 	t := s.term.Load()

@@ -35,8 +35,9 @@ type Body[T any] struct {
 // submitBody is api.SubmitRequest with the job still as it came: what is left
 // out of a job and what is written as zero are told apart by jobspec alone.
 type submitBody struct {
-	ID  sheaf.RunID     `json:"id,omitempty"`
-	Job json.RawMessage `json:"job"`
+	ID   sheaf.RunID     `json:"id,omitempty"`
+	Hold bool            `json:"hold,omitempty"`
+	Job  json.RawMessage `json:"job"`
 }
 
 // readJob reads a job's JSON form, which must be there.
@@ -59,7 +60,11 @@ func (a *API) submit(ctx context.Context, in *struct{ Body submitBody }) (*Body[
 	if err := sheaf.CheckName("id", string(id)); err != nil {
 		return nil, err
 	}
-	got, err := a.Server.Submit(ctx, id, *job)
+	send := a.Server.Submit
+	if in.Body.Hold {
+		send = a.Server.SubmitHeld
+	}
+	got, err := send(ctx, id, *job)
 	if err != nil {
 		return nil, err
 	}

@@ -98,6 +98,13 @@ func (b *Broker) Dead() []Failed {
 	return b.queue.Dead()
 }
 
+// Evaluations are all that there are, by run.
+func (b *Broker) Evaluations() []sheaf.Evaluation {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.queue.Evaluations()
+}
+
 // Failing is the cause of the last failure of a run's evaluation, if it fails.
 func (b *Broker) Failing(run sheaf.RunID) string {
 	b.mu.Lock()

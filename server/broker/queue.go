@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/sheaf-run/agent/sheaf"
@@ -274,6 +275,35 @@ func (q *Queue) Dead() []Failed {
 		}
 	}
 	return f
+}
+
+// Evaluations are all that there are, by run; those of runs that need nothing are left out.
+func (q *Queue) Evaluations() []sheaf.Evaluation {
+	all := make([]sheaf.Evaluation, 0, len(q.tasks))
+	for _, t := range q.tasks {
+		e := sheaf.Evaluation{Run: t.run, Namespace: t.share.Namespace, Priority: t.share.Priority, Failures: t.nacks, Cause: t.cause}
+		switch {
+		case t.lease != 0:
+			e.Status = sheaf.EvaluationRunning
+		case !t.queued:
+			continue
+		case t.dead:
+			e.Status = sheaf.EvaluationAside
+		case t.nacks > 0:
+			e.Status = sheaf.EvaluationFailing
+		case !t.notBefore.IsZero():
+			e.Status = sheaf.EvaluationWaiting
+		default:
+			e.Status = sheaf.EvaluationQueued
+		}
+		if t.queued && !t.notBefore.IsZero() {
+			at := t.notBefore.UTC()
+			e.Due = &at
+		}
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b sheaf.Evaluation) int { return cmp.Compare(a.Run, b.Run) })
+	return all
 }
 
 // Failing is the cause of the last failure of a run's evaluation, if it fails.

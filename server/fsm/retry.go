@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"fmt"
+
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/server/state/table"
 	"github.com/sheaf-run/agent/sheaf"
@@ -50,7 +52,7 @@ func (s *step) retryRun(c *RetryRun) error {
 	if s.reply.Partitions == 0 {
 		remerge = c.Which == RetryRun_WHICH_FAILED && r.Status.Terminal() && r.Status != sheaf.RunSucceeded && r.HasOutputs() && !r.Result.Sealed
 		if !remerge {
-			return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + c.Run + " has no partition to run again", Hint: "see: agent job status " + c.Run}
+			return nothingAgain(r, c)
 		}
 	}
 	row := s.begin(r)
@@ -71,6 +73,18 @@ func (s *step) retryRun(c *RetryRun) error {
 	return nil
 }
 
+// nothingAgain is the refusal of a retry that names nothing to run.
+func nothingAgain(r *state.RunTxn, c *RetryRun) error {
+	e := &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("run %s is %s, and none of its partitions has failed or was cancelled", c.Run, r.Status), Hint: "see: agent job status " + c.Run}
+	switch c.Which {
+	case RetryRun_WHICH_LOST:
+		e.Msg = fmt.Sprintf("run %s is %s, and none of its outputs is lost", c.Run, r.Status)
+	case RetryRun_WHICH_PARTITIONS:
+		e.Msg = fmt.Sprintf("run %s is %s, and those of its partitions are under way or wait already", c.Run, r.Status)
+	}
+	return e
+}
+
 // selection is the partitions that a retry names.
 func selection(r *state.Run, c *RetryRun) (sheaf.Ranges, error) {
 	n := r.Partitions.Len()
@@ -86,8 +100,12 @@ func selection(r *state.Run, c *RetryRun) (sheaf.Ranges, error) {
 	var wanted sheaf.Ranges
 	for i, first := range c.First {
 		last := uint64(first) + uint64(c.Count[i]) - 1
-		if c.Count[i] == 0 || last >= uint64(n) || i > 0 && int(first) <= wanted[len(wanted)-1].Last {
-			return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "partition", Msg: "the partitions named are not all there, or not in ascending order", Limit: sheaf.Ranges{{First: 0, Last: n - 1}}.String()}
+		limit := sheaf.Ranges{{First: 0, Last: n - 1}}.String()
+		if c.Count[i] == 0 || i > 0 && int(first) <= wanted[len(wanted)-1].Last {
+			return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "partition", Msg: "the partitions are not in ascending order", Limit: limit}
+		}
+		if last >= uint64(n) {
+			return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "partition", Msg: fmt.Sprintf("run %s has no partition %d: it has %d", c.Run, max(uint64(first), uint64(n)), n), Limit: limit}
 		}
 		wanted = wanted.AddRange(int(first), int(last))
 	}

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sheaf-run/agent/server/scheduler"
@@ -38,9 +39,9 @@ func (t *Term) Explain(snap *state.Snapshot, r *state.Run) (scheduler.Explanatio
 	if r.Status.Terminal() {
 		return scheduler.Explanation{}, nil
 	}
+	waits := standstill(snap, r)
 	now := t.clock.nowMs()
 	need := r.Need(now)
-	var waits []string
 	if why := t.broker.Failing(r.ID); why != "" {
 		waits = append(waits, "placing it fails and is tried again: "+why)
 	}
@@ -52,30 +53,90 @@ func (t *Term) Explain(snap *state.Snapshot, r *state.Run) (scheduler.Explanatio
 			waits = append(waits, fmt.Sprintf("%d outputs lie on nodes that are down: the merge waits for them to come back, and after %v they are made again", n, t.OutputsGrace))
 		}
 	}
-	req, _, ok := t.request(snap, r, need, now)
-	if !ok {
-		return scheduler.Explanation{}, waits
+	if b := bound(snap, r); b > 0 && need.Ready > 0 && r.UnderWay() >= b {
+		waits = append(waits, fmt.Sprintf("%d of its executions are under way, and its parallelism allows %d", r.UnderWay(), b))
 	}
-	plan := scheduler.Schedule(req)
-	switch {
-	case plan.Explanation.Nodes == 0:
-		waits = append(waits, "there is no node yet")
-	case !plan.Explanation.Placeable():
-		waits = append(waits, fmt.Sprintf("no node can take it: %s", first(plan.Explanation)))
-	case req.Kind == scheduler.Partitions && len(plan.Placements) == 0 && r.Counts().Assigned == 0:
-		waits = append(waits, "the nodes that can take it are full")
+	var explanation scheduler.Explanation
+	if req, _, ok := t.request(snap, r, need, now); ok {
+		plan := scheduler.Schedule(req)
+		explanation = plan.Explanation
+		waits = append(waits, obstacle(snap, r, req, plan)...)
 	}
-	return plan.Explanation, waits
+	if n := r.UnderWay(); n > 0 && t.track.measures(r.ID, time.Now()).Running.Len() == 0 {
+		waits = append(waits, fmt.Sprintf("%d of its executions are at nodes and have not been running for long there, or wait for room beside other work", n))
+	}
+	return explanation, waits
 }
 
-func first(e scheduler.Explanation) string {
-	if len(e.Reasons) == 0 {
-		return "it is being looked at"
+// maxNamed is how many runs or nodes a sentence names.
+const maxNamed = 5
+
+// standstill is what keeps a run from being placed at all.
+func standstill(snap *state.Snapshot, r *state.Run) []string {
+	var waits []string
+	if r.Held() {
+		waits = append(waits, "it is held: nothing more of it is placed before `agent job release "+string(r.ID)+"`")
 	}
-	r := e.Reasons[0]
-	s := fmt.Sprintf("node %s %s", r.Nodes[0], r.Text)
-	if n := e.Nodes - 1; n > 0 {
-		s += fmt.Sprintf(" (and %d more)", n)
+	if len(r.Waits) > 0 {
+		var names []string
+		for _, id := range r.Waits[:min(len(r.Waits), maxNamed)] {
+			is := "gone"
+			if before := snap.Run(id); before != nil {
+				is = string(before.Status)
+			}
+			names = append(names, fmt.Sprintf("%s (%s)", id, is))
+		}
+		if more := len(r.Waits) - len(names); more > 0 {
+			names = append(names, fmt.Sprintf("%d more", more))
+		}
+		waits = append(waits, "it comes after runs that have not succeeded yet: "+strings.Join(names, ", "))
 	}
-	return s
+	return waits
+}
+
+// obstacle is why a plan places nothing, or leaves something.
+func obstacle(snap *state.Snapshot, r *state.Run, req scheduler.Request, plan scheduler.Plan) []string {
+	e := plan.Explanation
+	switch {
+	case req.Bound != nil:
+		return away(snap, r)
+	case e.Nodes == 0:
+		return []string{"there is no node yet"}
+	case !e.Placeable():
+		return []string{fmt.Sprintf("none of %d nodes can take it: %s", e.Nodes, e.Text())}
+	case req.Kind == scheduler.Partitions && len(plan.Placements) == 0:
+		return []string{fmt.Sprintf("the nodes that can take it (%d of %d) have all that fits: %s", e.Feasible, e.Nodes, e.Text())}
+	}
+	return nil
+}
+
+// away says which partitions of an ops run wait for their node to come back.
+func away(snap *state.Snapshot, r *state.Run) []string {
+	var waits []string
+	for _, x := range r.Ranges(sheaf.PartitionPending) {
+		for p := x.First; p <= x.Last; p++ {
+			n := snap.NodeByNumber(r.Nodes[p])
+			is := "gone"
+			switch {
+			case n == nil:
+			case n.Placeable():
+				continue
+			case n.Status == sheaf.NodeDown:
+				is = "down"
+			case !n.Eligible:
+				is = "set ineligible for new work"
+			default:
+				is = "not connected yet"
+			}
+			if len(waits) == maxNamed {
+				return append(waits, "and more of its partitions wait for their nodes")
+			}
+			name := fmt.Sprint(r.Nodes[p])
+			if n != nil {
+				name = string(n.ID)
+			}
+			waits = append(waits, fmt.Sprintf("partition %d is for node %s alone, which is %s", p, name, is))
+		}
+	}
+	return waits
 }

@@ -227,3 +227,6 @@ func (t *Term) Dead() []broker.Failed {
 	slices.SortFunc(d, func(a, b broker.Failed) int { return slices.Compare([]byte(a.Run), []byte(b.Run)) })
 	return d
 }
+
+// Evaluations are the term's, by run.
+func (t *Term) Evaluations() []sheaf.Evaluation { return t.broker.Evaluations() }

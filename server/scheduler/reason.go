@@ -1,6 +1,9 @@
 package scheduler
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/sheaf-run/agent/server/match"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -45,3 +48,23 @@ type Explanation struct {
 
 // Placeable reports whether any node could take the work, now or later.
 func (e Explanation) Placeable() bool { return e.Feasible > 0 }
+
+// textReasons is how many reasons Text gives in full.
+const textReasons = 4
+
+// Text is the reasons in a sentence, with how many nodes each holds for; empty without any.
+func (e Explanation) Text() string {
+	var parts []string
+	for i, r := range e.Reasons {
+		if i == textReasons {
+			parts = append(parts, fmt.Sprintf("and %d more reasons", len(e.Reasons)-i))
+			break
+		}
+		who := fmt.Sprintf("%d nodes", len(r.Nodes))
+		if len(r.Nodes) == 1 {
+			who = "node " + string(r.Nodes[0])
+		}
+		parts = append(parts, who+": "+r.Text)
+	}
+	return strings.Join(parts, "; ")
+}
