@@ -101,7 +101,7 @@ func (a *API) listRuns(ctx context.Context, in *struct {
 	Namespace string `query:"namespace" maxLength:"64"`
 	Name      string `query:"name" maxLength:"64" doc:"of the job"`
 }) (*Body[[]sheaf.RunStub], error) {
-	snap, headers, err := a.view(ctx, in.ReadParams, ofRuns)
+	snap, headers, err := a.view(ctx, in.ReadParams, ofRuns(orDefault(in.Namespace)))
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (a *API) stub(r *state.Run) sheaf.RunStub {
 func (a *API) lookup(ctx context.Context, p ReadParams, in RunParams) (*state.Snapshot, *state.Run, ReadHeaders, error) {
 	first := p
 	first.Index = ""
-	snap, headers, err := a.view(ctx, first, ofRuns)
+	snap, headers, err := a.view(ctx, first, ofRuns(orDefault(in.Namespace)))
 	if err != nil {
 		return nil, nil, headers, err
 	}

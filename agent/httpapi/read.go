@@ -92,11 +92,13 @@ func (a *API) view(ctx context.Context, p ReadParams, look func(*state.Snapshot)
 	}, nil
 }
 
-// ofRuns looks at all runs.
-func ofRuns(s *state.Snapshot) (uint64, <-chan struct{}) { return s.Index(), s.WatchRuns() }
+// ofRuns looks at the runs of a namespace, or of all with "*".
+func ofRuns(namespace string) func(*state.Snapshot) (uint64, <-chan struct{}) {
+	return func(s *state.Snapshot) (uint64, <-chan struct{}) { return s.WatchRunsOf(namespace) }
+}
 
 // ofNodes looks at all nodes.
-func ofNodes(s *state.Snapshot) (uint64, <-chan struct{}) { return s.Index(), s.WatchNodes() }
+func ofNodes(s *state.Snapshot) (uint64, <-chan struct{}) { return s.WatchNodeTable() }
 
 // ofRun looks at one run, by its ID.
 func ofRun(id sheaf.RunID) func(*state.Snapshot) (uint64, <-chan struct{}) {

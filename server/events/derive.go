@@ -30,6 +30,7 @@ var rows = map[string]func(*derived, state.Change){
 	"runs":       of((*derived).run),
 	"nodes":      of((*derived).node),
 	"backups":    nil, // the command that placed it tells
+	"touched":    nil, // it is about the others
 	"tombstones": nil, // the deleted run tells
 	"secrets":    named(sheaf.TopicSecret, "Secret", func(x *state.Secret) (string, string) { return x.Name, x.Namespace }),
 	"policies":   named(sheaf.TopicACL, "Policy", func(x *state.Policy) (string, string) { return x.Name, "" }),

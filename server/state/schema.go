@@ -15,6 +15,7 @@ const (
 	tableNodes      = "nodes"
 	tableBackups    = "backups"
 	tableTombstones = "tombstones"
+	tableTouched    = "touched"
 	tableSecrets    = "secrets"
 	tablePolicies   = "policies"
 	tableTokens     = "tokens"
@@ -104,6 +105,9 @@ func newDB() *memdb.MemDB {
 		),
 		tableNamespaces: table(tableNamespaces,
 			index(byID, keyOf[*Namespace](func(n *Namespace) ([]byte, bool) { return nameKey(n.Name), true }), false),
+		),
+		tableTouched: table(tableTouched,
+			index(byID, keyOf[*touched](func(x *touched) ([]byte, bool) { return nameKey(x.Key), true }), false),
 		),
 		tableTombstones: table(tableTombstones,
 			index(byID, keyOf[*Tombstone](func(t *Tombstone) ([]byte, bool) { return nameKey(t.Run), true }), false),

@@ -64,9 +64,6 @@ func (s *Snapshot) LatestRun(namespace, name string) *Run {
 // LiveRuns are the runs that are not over, the oldest first.
 func (s *Snapshot) LiveRuns() iter.Seq[*Run] { return scan[*Run](s, tableRuns, byLive, nil) }
 
-// WatchRuns is closed when any run changes.
-func (s *Snapshot) WatchRuns() <-chan struct{} { return s.watch(tableRuns) }
-
 // Node is the node with that ID, or nil.
 func (s *Snapshot) Node(id sheaf.NodeID) *Node {
 	return first[*Node](s, tableNodes, byID, nameKey(id))
@@ -79,9 +76,6 @@ func (s *Snapshot) NodeByNumber(n uint32) *Node {
 
 // Nodes are all nodes by ID, those that are down included.
 func (s *Snapshot) Nodes() iter.Seq[*Node] { return scan[*Node](s, tableNodes, byID, nil) }
-
-// WatchNodes is closed when any node changes.
-func (s *Snapshot) WatchNodes() <-chan struct{} { return s.watch(tableNodes) }
 
 // Backup is the second valid attempt at a partition, or nil.
 func (s *Snapshot) Backup(run sheaf.RunID, partition int) *Backup {

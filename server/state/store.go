@@ -57,6 +57,9 @@ func (s *Store) Chunks() ChunkStore { return s.chunks }
 // reset makes db the state, and tells readers of what was before to look again.
 func (s *Store) reset(db *memdb.MemDB, m meta) {
 	s.db = db
+	mem := db.Txn(true)
+	must(mem.Insert(tableTouched, &touched{touchedSince, max(m.Index, 1)}))
+	mem.Commit()
 	old := s.now.Swap(&Snapshot{db: db.Snapshot(), meta: m, abandoned: make(chan struct{})})
 	if old != nil {
 		close(old.abandoned)

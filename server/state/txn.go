@@ -66,6 +66,7 @@ func (t *Txn) Commit() {
 		}
 		r.Modified = t.meta.Index
 		must(t.mem.Insert(tableRuns, r.Run))
+		t.touchRun(r.Run)
 	}
 	t.changes = t.mem.Changes()
 	t.mem.Commit()
@@ -154,6 +155,7 @@ func (t *Txn) DeleteRun(r *RunTxn, stone *Tombstone) {
 		must(t.mem.Delete(tableBackups, b))
 	}
 	must(t.mem.Delete(tableRuns, t.Peek(r.ID)))
+	t.touchRun(r.Run)
 	must(t.mem.Insert(tableTombstones, stone))
 }
 
@@ -203,10 +205,14 @@ func (t *Txn) PutNode(n *Node) {
 	}
 	n.Modified = t.meta.Index
 	must(t.mem.Insert(tableNodes, n))
+	t.touch(touchedNodes)
 }
 
 // DeleteNode forgets a node. Its number is not given again.
-func (t *Txn) DeleteNode(n *Node) { must(t.mem.Delete(tableNodes, n)) }
+func (t *Txn) DeleteNode(n *Node) {
+	must(t.mem.Delete(tableNodes, n))
+	t.touch(touchedNodes)
+}
 
 // Runs are all runs by ID, as they were before this entry, for reading.
 func (t *Txn) Runs() iter.Seq[*Run] {
