@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server"
 	"github.com/sheaf-run/agent/server/state"
@@ -41,6 +42,12 @@ func (h *host) stop() error {
 // startHost runs a lone server; dir may be empty. address is where it listens, or any.
 func startHost(t testing.TB, dir, address string, with ...func(*server.Config)) *host {
 	t.Helper()
+	return startHostAs(t, nil, dir, address, with...)
+}
+
+// startHostAs is startHost with TLS, or with nil without.
+func startHostAs(t testing.TB, keys *pki.Keys, dir, address string, with ...func(*server.Config)) *host {
+	t.Helper()
 	if address == "" {
 		address = "127.0.0.1:0"
 	}
@@ -49,6 +56,9 @@ func startHost(t testing.TB, dir, address string, with ...func(*server.Config)) 
 		t.Fatal(err)
 	}
 	mux := wire.NewMux(l)
+	if keys != nil {
+		mux = wire.NewTLSMux(l, keys, func(net.Addr, error) {})
+	}
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("SHEAF_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -102,6 +112,7 @@ type fake struct {
 	id      string
 	boot    string
 	address string
+	keys    *pki.Keys // nil in plain text
 	// decide gives the outcome; 0 holds the execution for ever.
 	decide func(work) sheaf.Outcome
 	// conduct handles a split or merge.
@@ -135,7 +146,7 @@ func newFake(t testing.TB, h *host, id string, decide func(work) sheaf.Outcome) 
 // connect registers and opens a session that lists hello's executions.
 func (f *fake) connect(hello *wire.Hello) *fake {
 	f.t.Helper()
-	conn, err := wire.Dialer{}.Server(f.address)
+	conn, err := wire.Dialer{Keys: f.keys}.Server(f.address)
 	if err != nil {
 		f.t.Fatal(err)
 	}

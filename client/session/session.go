@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,7 +142,11 @@ func (s *Session) Run(ctx context.Context) error {
 				redirects, next = 0, 0
 				s.cfg.Logger.Info("session ended", "server", address, "error", err)
 			} else {
-				s.cfg.Logger.Debug("no session", "server", address, "error", err)
+				level := slog.LevelDebug
+				if strings.Contains(err.Error(), "handshake failed") || strings.Contains(err.Error(), "tls: ") {
+					level = slog.LevelWarn // no later attempt will do better by itself
+				}
+				s.cfg.Logger.Log(ctx, level, "no session", "server", address, "error", err)
 			}
 		}
 		if hint != "" && hint != address && redirects < maxRedirects {
