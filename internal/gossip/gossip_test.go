@@ -24,7 +24,13 @@ type running struct {
 
 func start(t *testing.T, c gossip.Config) running {
 	t.Helper()
-	c.Bind, c.Logger = "127.0.0.1:0", slog.New(slog.DiscardHandler)
+	c.Logger = slog.New(slog.DiscardHandler)
+	return startLogged(t, c)
+}
+
+func startLogged(t *testing.T, c gossip.Config) running {
+	t.Helper()
+	c.Bind = "127.0.0.1:0"
 	p, err := gossip.New(c)
 	if err != nil {
 		t.Fatal(err)
