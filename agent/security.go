@@ -121,14 +121,14 @@ func (c Config) checkExposure() error {
 			return &sheaf.Error{Class: sheaf.Invalid, Field: f.name, Msg: fmt.Sprintf("%q is no IP address", f.address), Hint: "write it as in 127.0.0.1 or 10.0.0.5"}
 		}
 	}
-	if c.loopback() || c.Insecure {
-		return nil
-	}
-	if missing := c.missing(); len(missing) > 0 {
+	if missing := c.missing(); len(missing) > 0 && !c.loopback() && !c.Insecure {
 		return &sheaf.Error{
 			Class: sheaf.Denied, Field: "bind", Msg: fmt.Sprintf("%s can be reached by others, and the configuration lacks\n  %s", c.Bind, strings.Join(missing, "\n  ")),
 			Hint: "add what is missing, or bind a loopback address, or give -insecure on a network you trust",
 		}
+	}
+	if net.ParseIP(c.Advertise).IsUnspecified() {
+		return &sheaf.Error{Class: sheaf.Invalid, Field: "advertise", Msg: fmt.Sprintf("others cannot dial %s", c.Advertise), Hint: "set advertise to this machine's own address"}
 	}
 	return nil
 }
