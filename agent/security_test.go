@@ -171,6 +171,7 @@ func begin(t *testing.T, conf Config) *Agent {
 	case <-time.After(patience):
 		t.Fatalf("agent %s did not become ready", conf.Name)
 	}
+	<-a.pool.Ready() // its address is known
 	return a
 }
 
