@@ -115,8 +115,10 @@ func (c *Client) Change(ctx context.Context, run string, req ChangeRequest) (she
 	return out, c.send(ctx, http.MethodPatch, runPath(run, ""), url.Values{}, req, &out)
 }
 
-// Evaluations lists what the leader is about to place, and what it fails to, a page at a time.
+// Evaluations lists what the leader is about to place, and what it fails to, a page at a time. It
+// cannot be waited for: none of it is in the log.
 func (c *Client) Evaluations(ctx context.Context, r Read) ([]sheaf.Evaluation, Meta, error) {
+	r.Index, r.Wait = 0, 0
 	var out []sheaf.Evaluation
 	m, err := c.get(ctx, "/v1/evaluations", r, &out)
 	return out, m, err

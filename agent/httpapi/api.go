@@ -89,10 +89,11 @@ func New(conf Config) *API {
 	text := reflect.TypeFor[string]()
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[sheaf.Duration](), reflect.TypeFor[sheaf.Size](), reflect.TypeFor[sheaf.Ranges](),
-		reflect.TypeFor[sheaf.Threshold](), reflect.TypeFor[sheaf.PartitionState](),
+		reflect.TypeFor[sheaf.PartitionState](),
 	} {
 		a.huma.OpenAPI().Components.Schemas.RegisterTypeAlias(t, text)
 	}
+	a.huma.OpenAPI().Components.Schemas.RegisterTypeAlias(reflect.TypeFor[sheaf.Threshold](), reflect.TypeFor[threshold]())
 	for _, e := range endpoints {
 		e.bind(a, e)
 	}
@@ -108,6 +109,14 @@ func New(conf Config) *API {
 		writeProblem(w, a.log, &sheaf.Error{Class: sheaf.NotFound, Msg: "there is nothing at " + r.Method + " " + r.URL.Path, Hint: "the endpoints are in /v1/openapi.json"})
 	})
 	return a
+}
+
+// threshold is a sheaf.Threshold to the document: a number, or a share as text.
+type threshold struct{}
+
+// Schema implements huma.SchemaProvider.
+func (threshold) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeInteger}, {Type: huma.TypeString, Description: `a share, as in "5%"`}}}
 }
 
 // methods are those that the endpoints at a request's path have.
