@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sheaf-run/agent/client/secret"
 	"github.com/sheaf-run/agent/data/stage"
 	"github.com/sheaf-run/agent/drivers/driverpb"
 	"github.com/sheaf-run/agent/sheaf"
@@ -96,6 +97,14 @@ func Compile(run sheaf.RunID, job *sheaf.Job, n int, at Place) (*Task, error) {
 			return nil, err
 		}
 	}
+	for _, x := range job.Task.Secrets {
+		if x.File == "" {
+			continue
+		}
+		if err := addPath(vars, secret.FileVariable, "secret", x.Name, x.File); err != nil {
+			return nil, err
+		}
+	}
 	for name, v := range job.Task.Env {
 		if _, ours := vars[name]; !ours {
 			vars[name] = v
@@ -156,7 +165,7 @@ func (t *Task) setEnv(vars map[string]string, lookup func(string) (string, bool)
 func HostPaths(env []string, mounts []*driverpb.Mount) {
 	for i, e := range env {
 		name, value, _ := strings.Cut(e, "=")
-		if name != "SHEAF_SHARD_FILE" && !strings.HasPrefix(name, "SHEAF_INPUT_") && !strings.HasPrefix(name, "SHEAF_OUTPUT_") {
+		if name != "SHEAF_SHARD_FILE" && !strings.HasPrefix(name, "SHEAF_INPUT_") && !strings.HasPrefix(name, "SHEAF_OUTPUT_") && !strings.HasPrefix(name, secret.FileVariable) {
 			continue
 		}
 		for _, m := range mounts {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sheaf-run/agent/client/execution"
@@ -105,8 +106,12 @@ func (w *Worker) start(x *execution.Execution) {
 	s := &c.start
 	s.Execution, s.Handle = x.ID, d.handle
 	s.ConfigJson, s.Env = d.task.Expand(x.Partition, x.Attempt, x.ID)
+	s.Env = d.secrets.set.Env(s.Env)
 	if t, ok := x.Data.(*task); ok && t.space != nil {
 		s.Mounts, s.WorkDir = t.space.Mounts, t.space.Scratch
+		if len(d.secrets.mounts) > 0 {
+			s.Mounts = append(slices.Clone(s.Mounts), d.secrets.mounts...)
+		}
 		if d.engine.hostPaths {
 			sandbox.HostPaths(s.Env, s.Mounts)
 		}

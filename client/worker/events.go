@@ -3,6 +3,7 @@ package worker
 import (
 	"github.com/sheaf-run/agent/client/execution"
 	"github.com/sheaf-run/agent/client/sandbox"
+	"github.com/sheaf-run/agent/client/secret"
 	"github.com/sheaf-run/agent/data/output/store"
 	"github.com/sheaf-run/agent/drivers/driverpb"
 	"github.com/sheaf-run/agent/sheaf"
@@ -15,10 +16,13 @@ const flowEvery = 256 << 10
 // task is what the loop keeps of an execution that has directories or logs;
 // most have neither, and none of these.
 type task struct {
-	space    *sandbox.Space
-	logs     *store.Logs
-	unacked  int64
-	manifest []byte // of its outputs, encoded
+	space     *sandbox.Space
+	logs      *store.Logs
+	unacked   int64
+	masks     [2]*secret.Masker // of stdout and stderr, in runs with secrets
+	held      []piece           // what cannot be masked yet
+	heldBytes int               // of what came; past maxHeld nothing more is held
+	manifest  []byte            // of its outputs, encoded
 }
 
 // taskOf gives the task of x, made where it is missing.
@@ -55,9 +59,7 @@ func (w *Worker) logged(l *driverpb.Log) {
 	if !w.openLogs(x, t) {
 		return
 	}
-	if err := t.logs.Write(l.GetStderr(), l.GetData()); err != nil {
-		w.log.Warn("log not kept", "execution", x.ID, "error", err)
-	}
+	w.masked(x, t, l.GetStderr(), l.GetData())
 	if t.unacked += int64(len(l.GetData())); t.unacked >= flowEvery {
 		e := dataOf(x.Run).engine
 		e.driver.Send(&driverpb.Command{Body: &driverpb.Command_Flow{Flow: &driverpb.Flow{Execution: x.ID, Bytes: t.unacked}}})
@@ -94,6 +96,10 @@ func (w *Worker) exited(ev *driverpb.Exited) {
 // endLogs takes the last lines of stderr into the result of a failure.
 func (w *Worker) endLogs(x *execution.Execution) {
 	t, ok := x.Data.(*task)
+	if ok {
+		w.endMasks(x, t)
+	}
+	dataOf(x.Run).maskText(x.Result)
 	if !ok || t.logs == nil || x.Result == nil || x.Result.Outcome == sheaf.OutcomeSucceeded || x.Result.Text == nil {
 		return
 	}

@@ -51,6 +51,9 @@ func (w *Worker) recover(ctx context.Context) ([]sheaf.NodeDriver, error) {
 	if err := w.cfg.Spaces.Clean(func(run sheaf.RunID, attempt string) bool { return adopted[string(run)+"."+attempt] }); err != nil {
 		w.log.Warn("directories of earlier executions not removed", "error", err)
 	}
+	if err := w.cfg.Secrets.Clean(func(run sheaf.RunID) bool { return w.core.Run(run) != nil && dataOf(w.core.Run(run)).spec != nil }); err != nil {
+		w.log.Warn("files of earlier secrets not removed", "error", err)
+	}
 	w.saver.add(func() error { return w.saver.file.Remove(stale) })
 	for id := range specs {
 		if w.core.Run(id) == nil || dataOf(w.core.Run(id)).spec == nil {
@@ -157,6 +160,7 @@ func (w *Worker) adopt(e checkpoint.Execution, spec []byte) error {
 		t.space = w.cfg.Spaces.Found(e.Run, e.Partition, e.Attempt, e.Outputs)
 	}
 	w.openLogs(x, t)
+	w.recoverSecrets(r)
 	return nil
 }
 

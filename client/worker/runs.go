@@ -10,6 +10,7 @@ import (
 	"github.com/sheaf-run/agent/client/driver"
 	"github.com/sheaf-run/agent/client/execution"
 	"github.com/sheaf-run/agent/client/sandbox"
+	"github.com/sheaf-run/agent/client/secret"
 	"github.com/sheaf-run/agent/data/output/store"
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/data/stage"
@@ -40,6 +41,8 @@ type runData struct {
 	asked     int // how often it was prepared: only the answer to the latest counts
 	crashes   int
 	specSaved bool
+	secrets   secrets // as of the last time it was prepared
+	reading   bool    // its secrets are being read for logs
 }
 
 func dataOf(r *execution.Run) *runData { return r.Data.(*runData) }
@@ -88,7 +91,7 @@ func specOf(spec *wire.RunSpec, job *sheaf.Job) execution.Spec {
 	s := execution.Spec{
 		ID: sheaf.RunID(spec.GetRun()), Generation: spec.GetGeneration(), Driver: job.Task.Driver,
 		Need: execution.NeedOf(job.Task.Resources), Weight: weightOf(spec, job), Timeout: time.Duration(job.Task.Timeout),
-		Shards: job.Split != nil, Stages: len(job.Inputs) > 0 || len(job.Outputs) > 0, Limits: job.Task.Resources,
+		Shards: job.Split != nil, Stages: len(job.Inputs) > 0 || len(job.Outputs) > 0 || secret.HasFiles(&job.Task), Limits: job.Task.Resources,
 	}
 	for _, p := range job.Failure.OnExit {
 		if p.Action == sheaf.ActionIgnore {
@@ -129,12 +132,21 @@ func (w *Worker) prepare(r *execution.Run) {
 		Run: string(r.ID), ConfigJson: d.task.Raw(), PinnedDigest: d.spec.GetImageDigest(),
 		MemoryBytes: int64(d.job.Task.Resources.Memory), Network: d.job.Task.Network,
 	}
-	ctx, asked := w.ctx, d.asked
+	ctx, asked, job := w.ctx, d.asked, d.job
 	w.jobs.Go(func() {
-		resp, err := e.driver.Prepare(ctx, req)
+		given, err := w.equip(ctx, r.ID, job)
+		var resp *driverpb.PrepareResponse
+		if err == nil {
+			req.RegistryCredentials = given.set.Registry(&job.Task)
+			resp, err = e.driver.Prepare(ctx, req)
+		}
+		err = given.maskError(err)
 		w.post(func() {
 			if asked != d.asked {
 				return // the driver's process has ended since: the handle means nothing to the next
+			}
+			if given.set != nil {
+				d.secrets = given
 			}
 			d.preparing = false
 			w.prepared(r, resp, err)
@@ -182,6 +194,9 @@ func (w *Worker) forget(r *execution.Run) {
 	d.sources, d.inputs = nil, nil
 	w.reader.Forget(r.ID)
 	w.cfg.Spaces.ForgetRun(r.ID)
+	if secret.HasFiles(&d.job.Task) {
+		w.forgetSecrets(r.ID)
+	}
 	if d.specSaved {
 		w.saver.removeRun(r.ID)
 	}

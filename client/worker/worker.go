@@ -19,6 +19,7 @@ import (
 	"github.com/sheaf-run/agent/client/execution"
 	"github.com/sheaf-run/agent/client/manifest"
 	"github.com/sheaf-run/agent/client/sandbox"
+	"github.com/sheaf-run/agent/client/secret"
 	"github.com/sheaf-run/agent/client/session"
 	"github.com/sheaf-run/agent/data/output/store"
 	"github.com/sheaf-run/agent/data/source"
@@ -53,6 +54,7 @@ type Config struct {
 	Store      *store.Store
 	Checkpoint *checkpoint.File
 	Spaces     *sandbox.Root
+	Secrets    *secret.Files
 	Sources    source.Config
 	TempDir    string // for spools
 	// Peer is the service of another node.

@@ -49,7 +49,7 @@ func (d *Driver) Prepare(ctx context.Context, req *driverpb.PrepareRequest) (*dr
 		return nil, fmt.Errorf("hold a lease of containerd: %w", err)
 	}
 	defer func() { _ = done(context.WithoutCancel(ctx)) }()
-	img, err := d.image(ctx, conn, conf.Image, req.GetPinnedDigest())
+	img, err := d.image(ctx, conn, conf.Image, req.GetPinnedDigest(), req.GetRegistryCredentials())
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", conf.Image, err)
 	}
@@ -85,7 +85,7 @@ func invalid(msg, hint string) error {
 }
 
 // image finds the image here, imports it from an archive, or pulls it.
-func (d *Driver) image(ctx context.Context, conn *client.Client, ref, pinned string) (client.Image, error) {
+func (d *Driver) image(ctx context.Context, conn *client.Client, ref, pinned string, secret []byte) (client.Image, error) {
 	for _, kind := range []string{"oci-archive:", "docker-archive:"} {
 		if path, ok := strings.CutPrefix(ref, kind); ok {
 			return fromArchive(ctx, conn, path)
@@ -95,6 +95,10 @@ func (d *Driver) image(ctx context.Context, conn *client.Client, ref, pinned str
 	if err != nil {
 		return nil, invalid("this is no reference of an image: "+err.Error(), `write it as in "docker.io/library/alpine:3", or oci-archive:PATH`)
 	}
+	as, err := parseCredentials(secret, docker.Domain(named))
+	if err != nil {
+		return nil, err
+	}
 	name := named.String()
 	if pinned != "" {
 		name = docker.TrimNamed(named).String() + "@" + pinned
@@ -102,13 +106,15 @@ func (d *Driver) image(ctx context.Context, conn *client.Client, ref, pinned str
 			return img, nil
 		}
 	}
-	img, err := conn.Pull(ctx, name, client.WithPullUnpack, client.WithPullSnapshotter(snapshotter), client.WithResolver(resolver(docker.Domain(named))))
+	img, err := conn.Pull(ctx, name, client.WithPullUnpack, client.WithPullSnapshotter(snapshotter), client.WithResolver(resolver(docker.Domain(named), as)))
 	var ours *sheaf.Error
 	switch {
 	case errors.As(err, &ours):
 		return nil, ours
 	case errdefs.IsNotFound(err), err != nil && strings.Contains(err.Error(), "pull access denied"):
-		return nil, invalid("the registry has no such image, or does not show it to us", "check the name and the tag")
+		return nil, invalid("the registry has no such image, or does not show it to us", "check the name and the tag; for an image that is not public give config { "+sheaf.RegistrySecret+" = … }")
+	case err != nil && (strings.Contains(err.Error(), "401 Unauthorized") || strings.Contains(err.Error(), "403 Forbidden")):
+		return nil, invalid("the registry does not take our credentials for it", "give config { "+sheaf.RegistrySecret+" = … } a secret that may read it")
 	case err != nil && strings.Contains(err.Error(), "no match for platform"):
 		return nil, wrongPlatform()
 	case err != nil:

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/crane"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -120,5 +121,44 @@ func tarFolder(t *testing.T, dir, path string) {
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRegistryCredentials: a registry that wants credentials gets those of the
+// run, and who brings none, or others, is refused without quoting them.
+func TestRegistryCredentials(t *testing.T) {
+	img := containerdtest.Build(t, containerdtest.Busybox(t))
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "ann" || password != "hunter2hunter2" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="team"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	ref := host + "/team/closed:1"
+	if err := crane.Push(img, ref, crane.WithAuth(&authn.Basic{Username: "ann", Password: "hunter2hunter2"})); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(credentials string) error {
+		d := containerd.New()
+		if _, err := d.Recover(t.Context(), &driverpb.RecoverRequest{StateDir: t.TempDir()}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := d.Prepare(t.Context(), &driverpb.PrepareRequest{Run: "r", ConfigJson: config(t, ref, "true"), RegistryCredentials: []byte(credentials)})
+		return err
+	}
+	for _, bad := range []string{"", "ann:hunter2", "bob:hunter2hunter2", `{"auths":{"elsewhere":{"auth":"YW5uOmh1bnRlcjJodW50ZXIy"}}}`} {
+		if err := ask(bad); sheaf.ClassOf(err) != sheaf.Invalid || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("with %q: %s, %v", bad, sheaf.ClassOf(err), err)
+		}
+	}
+	for _, good := range []string{"ann:hunter2hunter2", `{"auths":{"` + host + `":{"auth":"YW5uOmh1bnRlcjJodW50ZXIy"}}}`} {
+		if err := ask(good); err != nil {
+			t.Errorf("with the right ones: %v", err)
+		}
 	}
 }

@@ -45,8 +45,9 @@ var registryClient = &http.Client{Transport: &http.Transport{
 	TLSHandshakeTimeout:   dialTimeout,
 }}
 
-// resolver talks plain HTTP to registries on this machine only.
-func resolver(domain string) registries.Resolver {
+// resolver talks plain HTTP to registries on this machine only. Credentials go to the
+// registry of the domain, and to whom that sends us for a token.
+func resolver(domain string, as credentials) registries.Resolver {
 	host := domain
 	if h, _, err := net.SplitHostPort(domain); err == nil {
 		host = h
@@ -54,6 +55,15 @@ func resolver(domain string) registries.Resolver {
 	plain := host == "localhost" || net.ParseIP(host).IsLoopback()
 	return remotes.NewResolver(remotes.ResolverOptions{Hosts: remotes.ConfigureDefaultRegistries(
 		remotes.WithClient(registryClient),
+		remotes.WithAuthorizer(remotes.NewDockerAuthorizer(
+			remotes.WithAuthClient(registryClient),
+			remotes.WithAuthCreds(func(at string) (string, string, error) {
+				if registryOf(at) != registryOf(domain) {
+					return "", "", nil
+				}
+				return as.user, as.password, nil
+			}),
+		)),
 		remotes.WithPlainHTTP(func(string) (bool, error) { return plain, nil }),
 	)})
 }

@@ -3,6 +3,7 @@ package containerd
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -100,11 +101,23 @@ func own(start *driverpb.Start, user specs.User) error {
 		}
 	}
 	for _, m := range start.GetMounts() {
-		if m.GetReadOnly() {
+		if m.GetReadOnly() && !m.GetSecret() {
 			continue
 		}
 		if err := give(m.GetSource(), m.GetTarget()); err != nil {
 			return err
+		}
+		if !m.GetSecret() {
+			continue
+		}
+		files, err := os.ReadDir(m.GetSource())
+		if err != nil {
+			return fmt.Errorf("give %s to the image's user: %w", m.GetTarget(), err)
+		}
+		for _, f := range files {
+			if err := give(filepath.Join(m.GetSource(), f.Name()), m.GetTarget()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

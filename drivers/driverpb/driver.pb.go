@@ -502,10 +502,13 @@ func (x *RecoverResponse) GetRunning() []string {
 }
 
 type Mount struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"` // on the host
-	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // in the task's tree
-	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Source   string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"` // on the host
+	Target   string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // in the task's tree
+	ReadOnly bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// What lies there is secret: readable by the task's user alone, who gets it where that is another
+	// than the driver's, and in no place that outlives the machine.
+	Secret        bool `protobuf:"varint,4,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +560,13 @@ func (x *Mount) GetTarget() string {
 func (x *Mount) GetReadOnly() bool {
 	if x != nil {
 		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *Mount) GetSecret() bool {
+	if x != nil {
+		return x.Secret
 	}
 	return false
 }
@@ -1440,11 +1450,12 @@ const file_driver_proto_rawDesc = "" +
 	"\texecution\x18\x01 \x01(\tR\texecution\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\fR\x05state\"+\n" +
 	"\x0fRecoverResponse\x12\x18\n" +
-	"\arunning\x18\x01 \x03(\tR\arunning\"T\n" +
+	"\arunning\x18\x01 \x03(\tR\arunning\"l\n" +
 	"\x05Mount\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xa5\x02\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12\x16\n" +
+	"\x06secret\x18\x04 \x01(\bR\x06secret\"\xa5\x02\n" +
 	"\x05Start\x12\x1c\n" +
 	"\texecution\x18\x01 \x01(\tR\texecution\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\tR\x06handle\x12\x1f\n" +
