@@ -203,6 +203,7 @@ func (a *Agent) buildHTTP() (*http.Server, error) {
 		Gossip: a.pool, Self: a.self, Health: a.health, Parse: parseJob, ReadJob: readJob, Metrics: a.registry,
 		Logger: a.log.With("part", "http"), Keyring: a.keyring, LeaderTLS: a.dialer.ServerTLS(), HTTPS: a.conf.TLS.https(),
 		Log: a.monitor, Limits: limits,
+		ACL: a.conf.ACL != nil && a.conf.ACL.Enabled,
 	}
 	if a.server != nil {
 		conf.Server = a.server

@@ -81,6 +81,8 @@ type Health struct {
 // API is what the HTTP layer may ask of a server. Writes are for the leader: elsewhere they
 // fail with class NotLeader. All methods may be called concurrently.
 type API interface {
+	Access
+
 	// Ready is closed once the server knows its cluster's leader and, where
 	// it leads itself, takes work.
 	Ready() <-chan struct{}

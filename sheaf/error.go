@@ -15,6 +15,7 @@ const (
 	NotLeader   Class = "not_leader"    // asked a server that does not lead
 	Unavailable Class = "unavailable"   // may work when tried again
 	Denied      Class = "denied"        // not allowed
+	NoIdentity  Class = "no_identity"   // not known who asks: no token, or one that is not valid
 	TooLarge    Class = "too_large"     // above a limit of size
 	Unsupported Class = "not_supported" // understood, and not supported in this version
 	TimedOut    Class = "timed_out"     // a deadline passed

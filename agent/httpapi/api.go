@@ -46,6 +46,8 @@ type Config struct {
 	Logger  *slog.Logger
 	// ACL makes callers show tokens. Without it everyone may do everything.
 	ACL bool
+	// Recheck is how often the token of a request that takes long is looked at again; 5 s unless given.
+	Recheck time.Duration
 	// Keyring changes the gossip keys of all agents, or with nil lists them.
 	Keyring func(ctx context.Context, change *api.KeyringChange) (api.Keyring, error)
 	// LeaderTLS is how other agents' HTTPS is reached; nil without keys. HTTPS says that this agent
@@ -68,6 +70,7 @@ type API struct {
 
 	toLeader *http.Transport
 	waits    slots
+	ids      identities
 }
 
 // New builds the API; Handler serves it.
@@ -75,6 +78,9 @@ func New(conf Config) *API {
 	huma.NewError = humaProblem
 	conf.Limits = conf.Limits.filled()
 	a := &API{Config: conf, mux: http.NewServeMux(), log: conf.Logger, toLeader: newToLeader(conf.LeaderTLS), waits: make(slots, conf.Limits.Waits)}
+	if a.Recheck == 0 {
+		a.Recheck = recheckEvery
+	}
 	hc := huma.DefaultConfig("Sheaf", "v1")
 	hc.DocsPath, hc.OpenAPIPath, hc.SchemasPath = "", "", ""
 	hc.CreateHooks, hc.Transformers = nil, nil

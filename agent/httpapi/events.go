@@ -86,12 +86,9 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, in *eventParams) er
 		}
 		select {
 		case <-r.Context().Done():
-			return nil
+			return out.fail(revoked(r.Context()))
 		case <-watch.C:
 		case <-beat.C:
-			if f.ctx, err = stillAllowed(r.Context()); err != nil {
-				return out.fail(err)
-			}
 			if out.write(api.EventLine{Index: after}) != nil {
 				return nil
 			}
@@ -227,7 +224,7 @@ func (e *eventWriter) write(line any) error {
 
 // fail ends the stream with an error: as a refusal while nothing was sent, else as its last line.
 func (e *eventWriter) fail(err error) error {
-	if !e.sent {
+	if err == nil || !e.sent {
 		return err
 	}
 	p := problemOf(err)

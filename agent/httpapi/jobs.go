@@ -53,6 +53,9 @@ func (a *API) submit(ctx context.Context, in *struct{ Body submitBody }) (*Body[
 	if err != nil {
 		return nil, err
 	}
+	if err := a.namespaceFor(ctx, job); err != nil {
+		return nil, err
+	}
 	id := in.Body.ID
 	if id == "" {
 		id = api.NewRunID(job.Name)
@@ -79,9 +82,12 @@ func (a *API) parse(ctx context.Context, in *struct{ Body api.ParseRequest }) (*
 	return &Body[*sheaf.Job]{Body: job}, nil
 }
 
-func (a *API) plan(_ context.Context, in *struct{ Body json.RawMessage }) (*Body[api.PlanReply], error) {
+func (a *API) plan(ctx context.Context, in *struct{ Body json.RawMessage }) (*Body[api.PlanReply], error) {
 	job, err := a.readJob(in.Body)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.namespaceFor(ctx, job); err != nil {
 		return nil, err
 	}
 	got := a.Server.Obstacles(*job)
@@ -101,17 +107,23 @@ func (a *API) listRuns(ctx context.Context, in *struct {
 	Namespace string `query:"namespace" maxLength:"64"`
 	Name      string `query:"name" maxLength:"64" doc:"of the job"`
 }) (*Body[[]sheaf.RunStub], error) {
+	if in.Namespace != "*" {
+		if err := allow(ctx, orDefault(in.Namespace)); err != nil {
+			return nil, err
+		}
+	}
 	snap, headers, err := a.view(ctx, in.ReadParams, ofRuns(orDefault(in.Namespace)))
 	if err != nil {
 		return nil, err
 	}
+	who := aclOf(ctx)
 	stubs := func(yield func(sheaf.RunStub) bool) {
 		runs := snap.Runs()
 		if in.Prefix != "" {
 			runs = snap.RunsWithPrefix(in.Prefix)
 		}
 		for r := range runs {
-			if (in.Namespace == "*" || r.Job.Namespace == orDefault(in.Namespace)) && (in.Name == "" || r.Job.Name == in.Name) && !yield(a.stub(r)) {
+			if (in.Namespace == "*" && who.Allows(ReadJobs, r.Job.Namespace) || r.Job.Namespace == orDefault(in.Namespace)) && (in.Name == "" || r.Job.Name == in.Name) && !yield(a.stub(r)) {
 				return
 			}
 		}

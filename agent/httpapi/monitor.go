@@ -46,12 +46,9 @@ func (a *API) monitor(w http.ResponseWriter, r *http.Request, in *monitorParams)
 		var line api.LogLine
 		select {
 		case <-r.Context().Done():
-			return nil
+			return out.fail(revoked(r.Context()))
 		case line = <-f.C:
 		case <-beat.C:
-			if _, err := stillAllowed(r.Context()); err != nil {
-				return out.fail(err)
-			}
 		}
 		if out.write(line) != nil {
 			return nil // the reader went away, or takes nothing

@@ -25,6 +25,9 @@ func (a *API) preview(w http.ResponseWriter, r *http.Request, in *struct{ RawBod
 	if err != nil {
 		return err
 	}
+	if err := a.namespaceFor(r.Context(), read); err != nil {
+		return err
+	}
 	job, err := json.Marshal(read)
 	if err != nil {
 		return fmt.Errorf("encode job: %w", err)

@@ -46,6 +46,8 @@ func statusOf(c sheaf.Class) int {
 		return http.StatusNotFound
 	case sheaf.Conflict:
 		return http.StatusConflict
+	case sheaf.NoIdentity:
+		return http.StatusUnauthorized
 	case sheaf.Denied:
 		return http.StatusForbidden
 	case sheaf.TooMany:
@@ -92,6 +94,9 @@ func writeProblem(w http.ResponseWriter, log *slog.Logger, err error) {
 	w.Header().Del("Content-Length")
 	if p.Code == sheaf.TooMany {
 		w.Header().Set("Retry-After", "1")
+	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(p.Status)
 	if err := json.NewEncoder(w).Encode(p); err != nil {

@@ -53,6 +53,8 @@ var (
 	// inList: the handler leaves out what aclOf(ctx) does not allow. Where ?namespace=
 	// names one, other than "*", it has been checked.
 	inList = scope{"list"}
+	// somewhere: to hold it in any namespace is enough, nothing remains.
+	somewhere = scope{"somewhere"}
 	// inBody: the namespace stands in the body or the path; the handler calls allow.
 	inBody = scope{"body"}
 )
@@ -75,13 +77,9 @@ type endpoint struct {
 func typed[I, O any](method, path string, needs Capability, where scope, summary string, maxBody int64, h func(*API, context.Context, *I) (*O, error)) endpoint {
 	return endpoint{method, path, needs, where, summary, maxBody, func(a *API, e endpoint) {
 		huma.Register(a.huma, a.operation(e), func(ctx context.Context, in *I) (*O, error) {
-			ctx, err := a.authorize(ctx, e)
-			if err != nil {
-				return nil, problemOf(err)
-			}
 			out, err := h(a, ctx, in)
 			if err != nil {
-				return nil, problemOf(err)
+				return nil, problemOf(because(ctx, err))
 			}
 			return out, nil
 		})
@@ -107,29 +105,16 @@ func raw[I any](method, path string, needs Capability, where scope, summary stri
 		op := a.operation(e)
 		op.Responses = map[string]*huma.Response{"200": {Content: map[string]*huma.MediaType{gives.kind: {Schema: gives.schema(a)}}}}
 		huma.Register(a.huma, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
-			ctx, err := a.authorize(ctx, e)
-			if err != nil {
-				return nil, problemOf(err)
-			}
-			base := ctx
 			return &huma.StreamResponse{Body: func(hc huma.Context) {
 				r, w := humago.Unwrap(hc)
-				ctx := context.WithValue(ctx, againKey{}, func() (context.Context, error) { return a.authorize(base, e) })
 				// The deadline was for the body, and the reply may take longer. Where there is none to lift, it was none.
 				_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 				if err := h(a, w, r.WithContext(ctx), in); err != nil {
-					writeProblem(w, a.log, err)
+					writeProblem(w, a.log, because(ctx, err))
 				}
 			}}, nil
 		})
 	}}
-}
-
-type againKey struct{}
-
-// stillAllowed asks again whether a stream's caller may have it: its token may be gone since.
-func stillAllowed(ctx context.Context) (context.Context, error) {
-	return ctx.Value(againKey{}).(func() (context.Context, error))()
 }
 
 func (g reply) schema(a *API) *huma.Schema {
@@ -144,7 +129,7 @@ func (a *API) operation(e endpoint) huma.Operation {
 		OperationID: operationID(e.method, e.path), Method: e.method, Path: e.path, Summary: e.summary,
 		MaxBodyBytes: e.maxBody, BodyReadTimeout: bodyReadTimeout, SkipValidateBody: true,
 		Metadata: map[string]any{"needs": e.needs, "where": e.where.name}, Extensions: map[string]any{"x-sheaf-capability": string(e.needs)},
-		Middlewares: huma.Middlewares{a.refuseUnknown},
+		Middlewares: huma.Middlewares{a.authorized(e), a.refuseUnknown},
 	}
 	if e.needs != Anyone {
 		op.Security = []map[string][]string{{"token": {}}, {"bearer": {}}}

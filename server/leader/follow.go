@@ -59,6 +59,10 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 		t.runChanged(sheaf.RunID(b.CancelRun.Run))
 	case *fsm.Command_DeleteRun:
 		t.runChanged(sheaf.RunID(b.DeleteRun.Run))
+	case *fsm.Command_WriteNamespace:
+		if b.WriteNamespace.Delete {
+			poke(t.reap) // runs that were over went with it
+		}
 	case *fsm.Command_Release:
 		if b.Release.Reconciled {
 			t.nodesChanged()

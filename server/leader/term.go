@@ -112,6 +112,7 @@ func (t *Term) Run(ctx context.Context, begun func()) error {
 	g.Go(func() error { return t.keepOutputs(ctx) })
 	g.Go(func() error { return t.keepRetention(ctx) })
 	g.Go(func() error { return t.keepSuspects(ctx) })
+	g.Go(func() error { return t.keepTokens(ctx) })
 	g.Go(func() error { return t.keepBack(ctx) })
 	for range evaluators {
 		g.Go(func() error { return t.evaluate(ctx) })
