@@ -1,0 +1,115 @@
+package cluster
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// long asks for the campaigns at full length, with times held against what is promised.
+var long = flag.Bool("long", false, "run the campaigns at full length and hold times against what is promised")
+
+// Programs that TestMain builds.
+var (
+	binary string // the agent
+	hasher string // the task of the ledger job
+)
+
+// patience is how long anything may take that must happen.
+const patience = 2 * time.Minute
+
+// pollEvery is how often what happens in other processes is looked at.
+const pollEvery = 50 * time.Millisecond
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(func() int {
+		if os.Geteuid() != 0 {
+			fmt.Fprintln(os.Stderr, "these tests make network namespaces and cgroups: run them as root")
+			return 1
+		}
+		dir, err := os.MkdirTemp("", "sheaf-cluster-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		for _, p := range []struct {
+			path *string
+			pkg  string
+		}{{&binary, "github.com/sheaf-run/agent"}, {&hasher, "./testdata/ledger"}} {
+			*p.path = filepath.Join(dir, filepath.Base(p.pkg))
+			build := exec.Command("go", "build", "-tags", "hashicorpmetrics", "-o", *p.path, p.pkg)
+			build.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := build.CombinedOutput(); err != nil {
+				fmt.Fprintf(os.Stderr, "build %s: %v\n%s", p.pkg, err, out)
+				return 1
+			}
+		}
+		if err := sweep(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		code := m.Run()
+		writeFigures(os.Stdout)
+		if left := leftovers(); len(left) > 0 {
+			fmt.Fprintln(os.Stderr, "what clusters made is left:", left)
+			return 1
+		}
+		return code
+	}())
+}
+
+// parallel lets campaigns share the machine, where no times are compared.
+func parallel(t *testing.T) {
+	t.Helper()
+	if !*long {
+		t.Parallel()
+	}
+}
+
+// either is the size of something in the short and in the long form.
+func either[T any](short, full T) T {
+	if *long {
+		return full
+	}
+	return short
+}
+
+// await polls until good, which other processes bring about.
+func await(t testing.TB, what string, good func() bool) {
+	t.Helper()
+	if !within(patience, good) {
+		t.Fatalf("waited %s in vain until %s", patience, what)
+	}
+}
+
+// within polls until good, for at most so long.
+func within(limit time.Duration, good func() bool) bool {
+	deadline := time.Now().Add(limit)
+	for !good() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		<-time.After(pollEvery)
+	}
+	return true
+}
+
+// during calls each every so often for so long.
+func during(length, every time.Duration, each func()) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for end := time.After(length); ; {
+		each()
+		select {
+		case <-end:
+			return
+		case <-tick.C:
+		}
+	}
+}
