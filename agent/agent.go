@@ -167,9 +167,13 @@ func (a *Agent) buildParts() error {
 		if err != nil {
 			return err
 		}
+		retention, err := a.conf.Server.retention()
+		if err != nil {
+			return err
+		}
 		if a.server, err = server.New(server.Config{
 			ID: self.Server, Region: a.conf.Region, DataDir: below(a.conf.DataDir, "server"), Address: rpc, Expect: self.Expect,
-			Raft: a.mux.Raft(), Dialer: a.dialer, Gossip: pool, Logger: a.log.With("part", "server"),
+			Raft: a.mux.Raft(), Dialer: a.dialer, Gossip: pool, Retention: retention, Logger: a.log.With("part", "server"),
 			Keys: keys,
 		}); err != nil {
 			return err

@@ -40,10 +40,12 @@ func TestConfigMistakes(t *testing.T) {
 		"name = ":  "a.hcl:1",
 		"name = \"../x\"\nserver {\n enabled = true\n}": "name",
 		"server {\n}": "no role",
-		"bind = \"0.0.0.0\"\nserver {\n enabled = true\n}":  "-insecure",
-		"bind = \"here\"\nserver {\n enabled = true\n}":     "IP address",
-		"client {\n enabled = true\n drivers = [\"x\"]\n}":  "known: ",
-		"client {\n enabled = true\n file_root \"x\" {}\n}": "not absolute",
+		"bind = \"0.0.0.0\"\nserver {\n enabled = true\n}":                "-insecure",
+		"bind = \"here\"\nserver {\n enabled = true\n}":                   "IP address",
+		"server {\n enabled = true\n retention {\n runs = -1\n }\n}":      "retention.runs",
+		"server {\n enabled = true\n retention {\n age = \"soon\"\n }\n}": "retention.age",
+		"client {\n enabled = true\n drivers = [\"x\"]\n}":                "known: ",
+		"client {\n enabled = true\n file_root \"x\" {}\n}":               "not absolute",
 	} {
 		conf, err := load(t, text)
 		if err == nil {
@@ -54,7 +56,7 @@ func TestConfigMistakes(t *testing.T) {
 			said = err.Error()
 			var e *sheaf.Error
 			if errors.As(err, &e) {
-				said += e.Hint
+				said += e.Field + e.Hint
 			}
 		}
 		if !strings.Contains(strings.ReplaceAll(said, "a.hcl line ", "a.hcl:"), says) {

@@ -39,10 +39,12 @@ func (a *agent) start() {
 	}
 	defer log.Close()
 	fmt.Fprintf(log, "--- started at %s\n", time.Now().Format(time.RFC3339Nano))
-	// nsenter becomes the agent: the process stays the same.
-	a.cmd = exec.Command("nsenter", "--net="+filepath.Join(netns, a.namespace.name), "--", binary, "start", "-config", a.file)
+	// Shell and nsenter become the agent: the process stays the same. It enters the group by itself, since
+	// the kernel (6.18) kills what is cloned into a group that was ever killed.
+	a.cmd = exec.Command("sh", "-c", `echo 0 >"$1" && exec nsenter --net="$2" -- "$3" start -config "$4"`, "sh",
+		filepath.Join(a.group.path, "cgroup.procs"), filepath.Join(netns, a.namespace.name), binary, a.file)
 	a.cmd.Stdout, a.cmd.Stderr = log, log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(a.group.dir.Fd()), Setpgid: true}
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := a.cmd.Start(); err != nil {
 		a.t.Fatal(err)
 	}

@@ -42,7 +42,8 @@ type cluster struct {
 	net     *network
 	servers []*agent
 	clients []*agent
-	trust   trust
+	trust   *trust
+	small   sheaf.Job // a partition that does nothing
 }
 
 // begin starts a cluster and waits until it takes work. The test's end stops and removes it.
@@ -102,6 +103,9 @@ client {
 		a.await()
 	}
 	c.awaitNodes()
+	c.small = anyone(c, "what a small job is", func(ctx context.Context, a *agent) (sheaf.Job, error) {
+		return a.api.Parse(ctx, api.ParseRequest{HCL: "job \"small\" {\n task \"noop\" {\n driver = \"mock\"\n }\n}\n"})
+	})
 	return c
 }
 
@@ -114,7 +118,7 @@ func (c *cluster) agent(name string, number int, role string) *agent {
 		group: newGroup(c.t, c.net.name+"-"+name),
 	}
 	write(c.t, a.file, fmt.Sprintf("name = %q\ndata_dir = %q\nbind = %q\njoin = [\"%[4]s.11:%[5]d\", \"%[4]s.12:%[5]d\"]\nlog_level = \"debug\"\n%[6]s%[7]s",
-		name, a.dir, a.address, c.net.subnet, gossipPort, c.trust.config(a), role))
+		name, a.dir, a.address, c.net.subnet, gossipPort, c.trust.config(a, strings.HasPrefix(name, "s")), role))
 	c.connect(a)
 	return a
 }

@@ -23,7 +23,6 @@ var cgroups = func() string {
 type group struct {
 	t    *current
 	path string
-	dir  *os.File // to start processes in it
 }
 
 func newGroup(t *current, name string) *group {
@@ -37,12 +36,6 @@ func newGroup(t *current, name string) *group {
 			t.Error(err)
 		}
 	})
-	dir, err := os.Open(g.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
-	g.dir = dir
 	return g
 }
 

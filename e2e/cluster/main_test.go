@@ -20,7 +20,7 @@ var (
 )
 
 // patience is how long anything may take that must happen.
-const patience = 2 * time.Minute
+const patience = 3 * time.Minute
 
 // pollEvery is how often what happens in other processes is looked at.
 const pollEvery = 50 * time.Millisecond
@@ -100,16 +100,5 @@ func within(limit time.Duration, good func() bool) bool {
 	return true
 }
 
-// during calls each every so often for so long.
-func during(length, every time.Duration, each func()) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for end := time.After(length); ; {
-		each()
-		select {
-		case <-end:
-			return
-		case <-tick.C:
-		}
-	}
-}
+// pause is for how long a fault lasts.
+func pause(length time.Duration) { <-time.After(length) }

@@ -1,25 +1,80 @@
 package cluster
 
-import "github.com/sheaf-run/agent/api"
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 
-// trust is how the agents of a cluster know each other, and the test them.
-type trust struct{}
+	"github.com/sheaf-run/agent/api"
+)
+
+// trust is how the agents of a cluster know each other, and the test them: certificates and a
+// gossip key, made by the commands that an operator has.
+type trust struct {
+	dir   string // of the certificates
+	key   string // of gossip
+	token string
+}
 
 // newTrust makes what must be there before the first agent starts.
-func newTrust(*cluster) trust { return trust{} }
+func newTrust(c *cluster) *trust {
+	c.t.Helper()
+	t := &trust{dir: filepath.Join(c.dir, "tls")}
+	if err := os.Mkdir(t.dir, 0o700); err != nil {
+		c.t.Fatal(err)
+	}
+	offline(c, "tls", "init", "-dir", t.dir)
+	t.key = offline(c, "gossip", "keygen")
+	return t
+}
 
-// config is the part of an agent's configuration that is about it.
-func (trust) config(*agent) string { return "insecure = true\n" }
+// offline runs a command that needs no agent.
+func offline(c *cluster, args ...string) string {
+	c.t.Helper()
+	var stderr strings.Builder
+	cmd := exec.Command(binary, args...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		c.t.Fatalf("agent %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// config makes an agent's certificate, and gives the part of its configuration that is about all this.
+func (t *trust) config(a *agent, server bool) string {
+	role := "client"
+	if server {
+		role = "server"
+	}
+	offline(a.c, "tls", "cert", "-dir", t.dir, "-"+role, "-name", a.name, "-ip", a.address)
+	cert := filepath.Join(t.dir, "global-"+role+"-"+a.name+".pem")
+	return fmt.Sprintf(`
+insecure = true
+tls {
+  ca   = %q
+  cert = %q
+  key  = %q
+}
+gossip {
+  key = %q
+}
+`, t.ca(), cert, strings.TrimSuffix(cert, ".pem")+"-key.pem", t.key)
+}
+
+func (t *trust) ca() string { return filepath.Join(t.dir, "ca.pem") }
 
 // client is how the test reaches an agent.
-func (trust) client(a *agent) api.Config {
-	return api.Config{Address: "http://" + a.address + ":7610"}
+func (t *trust) client(a *agent) api.Config {
+	return api.Config{Address: "https://" + a.address + ":7610", CACert: t.ca(), Token: t.token}
 }
 
 // environment is the same for the command line.
-func (trust) environment(a *agent) []string {
-	return []string{"SHEAF_ADDR=http://" + a.address + ":7610"}
+func (t *trust) environment(a *agent) []string {
+	return []string{"SHEAF_ADDR=https://" + a.address + ":7610", "SHEAF_CACERT=" + t.ca(), "SHEAF_TOKEN=" + t.token}
 }
 
 // bootstrap makes what only a running cluster can make.
-func (trust) bootstrap(*cluster) {}
+func (*trust) bootstrap(*cluster) {}

@@ -1,0 +1,41 @@
+package cluster
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// offered is how many submissions a second are made; promised is that 200 are taken.
+func offered() int { return either(80, 300) }
+
+// TestSubmissions: a server, any, is killed every three to eight seconds while hundreds of runs a second are
+// submitted. What was acknowledged is there, once, and is done (G1).
+func TestSubmissions(t *testing.T) {
+	parallel(t)
+	c := begin(t, 3, either(3, 8), "retention {\n runs = 1000000\n }", "slots = 64")
+	length := either(20*time.Second, 5*time.Minute)
+	began := time.Now()
+	acked, stop := c.storm("storm", 32, offered())
+	kills := 0
+	for time.Since(began) < length {
+		pause(3*time.Second + time.Duration(rand.Int64N(int64(5*time.Second))))
+		victim := c.servers[rand.IntN(len(c.servers))]
+		victim.crash()
+		kills++
+		victim.start()
+		victim.await()
+	}
+	stop()
+	rate := float64(len(acked)) / time.Since(began).Seconds()
+	t.Logf("%d runs acknowledged, %.0f a second, under %d kills of a server", len(acked), rate, kills)
+	if kills < 3 || len(acked) < 500 {
+		t.Errorf("%d kills and %d acknowledged runs are too few to say anything", kills, len(acked))
+	}
+	if *long && rate < 200 {
+		t.Errorf("%.0f runs a second were acknowledged, and 200 is promised", rate)
+	}
+	c.whole()
+	c.acknowledged(acked)
+	c.compareStates()
+}
