@@ -19,12 +19,14 @@ func (o *oracle) begunAgain(before, after *state.Run) {
 	}
 	for i := range after.Partitions.Len() {
 		was, is, s := before.Row(i), after.Partitions.Row(i), &r.parts[i]
-		if is.State != sheaf.PartitionPending || was.State == sheaf.PartitionPending || before.Generation == after.Generation && was.State != sheaf.PartitionSucceeded {
-			continue
-		}
-		if was.State == sheaf.PartitionSucceeded {
+		if was.State == sheaf.PartitionSucceeded && is.Generation != was.Generation {
 			s.committed = 0
 			s.redone++
+			s.failures, s.losses = 0, 0
+			continue
+		}
+		if is.State != sheaf.PartitionPending || was.State == sheaf.PartitionPending || before.Generation == after.Generation {
+			continue
 		}
 		s.failures, s.losses = 0, 0
 	}
@@ -163,6 +165,7 @@ func (o *oracle) compareLife(was, run *state.Run) {
 	c := run.Counts()
 	switch run.Status {
 	case sheaf.RunSucceeded:
+		o.succeeded[string(run.ID)] = true
 		if c.Pending+c.Assigned > 0 || c.Failed+c.Cancelled > run.Job.Failure.Tolerate.Of(c.Total) {
 			w.fail("run %s has succeeded with %+v", run.ID, c)
 		}

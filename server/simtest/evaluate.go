@@ -66,7 +66,19 @@ func (l *leader) plan(r *state.Run) []*fsm.Placement {
 		}
 		req.Kind, kind = scheduler.Merge, wire.Kind_KIND_MERGE
 	case need.Ready > 0:
-		req.Ready = r.Ready(snap.TimeMs(), 0, maxReady)
+		most := maxReady
+		if bound := r.Bound(able(snap)); bound > 0 && !w.chance(4) { // otherwise the state machine is to refuse it
+			most = min(most, max(0, bound-r.UnderWay()))
+		}
+		if most == 0 {
+			return nil
+		}
+		req.Ready = r.Ready(snap.TimeMs(), 0, most)
+		for _, x := range req.Ready {
+			for i := x.First; i <= x.Last && r.Nodes != nil; i++ {
+				req.Bound = append(req.Bound, snap.NodeByNumber(r.Nodes[i]).ID)
+			}
+		}
 		for _, x := range req.Ready {
 			for i := x.First; i <= x.Last; i++ {
 				if row := r.Row(i); row.Failures > 0 {
@@ -97,6 +109,33 @@ func (l *leader) plan(r *state.Run) []*fsm.Placement {
 		plan = append(plan, x)
 	}
 	return plan
+}
+
+// able is how many nodes can take work.
+func able(snap *state.Snapshot) int {
+	n := 0
+	for x := range snap.Nodes() {
+		if x.Status == sheaf.NodeReady && x.Eligible {
+			n++
+		}
+	}
+	return n
+}
+
+// takeBack asks every node for what it has not begun of a run that is held.
+func (l *leader) takeBack(run sheaf.RunID) {
+	r := l.w.snap().Run(run)
+	if r == nil || !r.Held() {
+		return
+	}
+	for _, s := range l.streams {
+		for _, x := range l.core.Withdraw(s.node, run, s.session, r.UnderWay()) {
+			l.propose(&fsm.Command{Body: &fsm.Command_Release{Release: x}}, nil)
+		}
+		if t := l.core.TakeBack(s.node, run, r.Generation, uint32(r.UnderWay())); t != nil {
+			s.down(func(c *client) { c.takeBack(t) })
+		}
+	}
 }
 
 // mergeable reports whether every committed output can be reached. Those on

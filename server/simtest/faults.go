@@ -124,6 +124,7 @@ func (w *world) heal() {
 	for _, c := range w.clients {
 		c.cutOff = false
 	}
+	w.after(2000, w.user.letGo)
 	w.after(5000, func() { // whoever a person set aside comes back
 		for _, c := range w.clients {
 			w.enable(c)
@@ -147,7 +148,7 @@ func (w *world) unfinished() string {
 		return "there is no leader"
 	}
 	for _, r := range w.user.runs {
-		if !r.known {
+		if !r.known && !r.refused {
 			return "run " + r.id + " is not acknowledged"
 		}
 	}

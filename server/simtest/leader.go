@@ -165,6 +165,9 @@ func (l *leader) react(c *fsm.Command, r fsm.Reply) {
 	case c.GetNodePrepareFailed() != nil && r.Err == nil:
 		l.send(sheaf.NodeID(c.GetNodePrepareFailed().Node), l.core.Ended(sheaf.NodeID(c.GetNodePrepareFailed().Node), r.Ended))
 	}
+	if b := c.GetChangeRun(); b != nil && r.Err == nil {
+		l.takeBack(sheaf.RunID(b.Run))
+	}
 	for _, s := range l.streams {
 		if l.core.Outdated(s.node, l.w.snap()) {
 			s.cut()

@@ -17,6 +17,9 @@ type oracle struct {
 	runs     map[string]*shadowRun
 	sessions map[string]uint64
 	history  *history
+	// succeeded are the runs that ever did; nodes says which partition of an ops run each node had.
+	succeeded map[string]bool
+	nodes     map[string]map[string]uint32
 }
 
 // shadowRun is a run in the book.
@@ -44,7 +47,7 @@ type placed struct {
 }
 
 func newOracle(w *world) *oracle {
-	return &oracle{w: w, runs: map[string]*shadowRun{}, sessions: map[string]uint64{}, history: newHistory(w.out.Seed)}
+	return &oracle{succeeded: map[string]bool{}, nodes: map[string]map[string]uint32{}, w: w, runs: map[string]*shadowRun{}, sessions: map[string]uint64{}, history: newHistory(w.out.Seed)}
 }
 
 // shadow is what the book holds of an execution; nil for partitions that are not there.
@@ -77,6 +80,7 @@ func (o *oracle) applied(c *fsm.Command, r fsm.Reply, before, after *state.Snaps
 			o.registered(b.RegisterNode, r)
 		case *fsm.Command_ApplyPlan:
 			o.placed(b.ApplyPlan, r)
+			o.scheduled(b.ApplyPlan, r, before)
 		case *fsm.Command_CommitPartitions:
 			for i, x := range b.CommitPartitions.Results {
 				o.answered(x, r.Answers[i], after)
@@ -112,6 +116,7 @@ func (o *oracle) applied(c *fsm.Command, r fsm.Reply, before, after *state.Snaps
 	} else if before.Digest() != after.Digest() && before.TimeMs() == after.TimeMs() {
 		o.w.fail("a refused command changed the state: %v", r.Err)
 	}
+	o.w.out.Let += len(r.Freed)
 	for run := range after.Runs() {
 		if run.Modified == after.Index() {
 			o.compare(before, after, run)

@@ -40,6 +40,10 @@ type Outcome struct {
 	TakenBack  int
 	Retries    int
 	Invalid    int // outputs that were made again
+	Changes    int // of how runs are scheduled
+	Bounded    int // placements of runs with a bound
+	Ops        int // placements of runs that are for given nodes
+	Let        int // runs that were let go by one that they come after
 	Restores   int // leaders that began from a snapshot
 	Digest     string
 	History    *history // for the linearizability check

@@ -39,11 +39,16 @@ func TestSeeds(t *testing.T) {
 		all.Retries += out.Retries
 		all.Invalid += out.Invalid
 		all.Restores += out.Restores
+		all.Changes += out.Changes
+		all.Bounded += out.Bounded
+		all.Ops += out.Ops
+		all.Let += out.Let
 	}
-	t.Logf("%d seeds: %d commands, %d commits, %d merges, %d crashes, %d duplicates, %d losses, %d backups, %d taken back, %d retries, %d outputs made again, %d restores",
-		n, all.Commands, all.Commits, all.Merges, all.Crashes, all.Duplicates, all.Losses, all.Backups, all.TakenBack, all.Retries, all.Invalid, all.Restores)
+	t.Logf("%d seeds: %d commands, %d commits, %d merges, %d crashes, %d duplicates, %d losses, %d backups, %d taken back, %d retries, %d outputs made again, %d restores, %d changes, %d bounded placements, %d on given nodes, %d let go",
+		n, all.Commands, all.Commits, all.Merges, all.Crashes, all.Duplicates, all.Losses, all.Backups, all.TakenBack, all.Retries, all.Invalid, all.Restores, all.Changes, all.Bounded, all.Ops, all.Let)
 	if *seed < 0 {
-		for what, n := range map[string]int{"commits": all.Commits, "merges": all.Merges, "losses": all.Losses, "backups": all.Backups, "taken back": all.TakenBack, "retries": all.Retries, "outputs made again": all.Invalid, "restores": all.Restores} {
+		for what, n := range map[string]int{"commits": all.Commits, "merges": all.Merges, "losses": all.Losses, "backups": all.Backups, "taken back": all.TakenBack, "retries": all.Retries, "outputs made again": all.Invalid, "restores": all.Restores,
+			"changes": all.Changes, "bounded placements": all.Bounded, "placements on given nodes": all.Ops, "runs let go": all.Let} {
 			if n == 0 {
 				t.Errorf("no seed had any %s", what)
 			}

@@ -19,6 +19,10 @@ type submitted struct {
 	id         string
 	job        []byte
 	partitions int
+	space      string
+	held       bool // submitted so
+	refusable  bool // what it comes after, or the nodes it is for, may not be there
+	refused    bool
 	known      bool // acknowledged: from here on it may never be missing
 	deleted    bool
 }
@@ -74,6 +78,8 @@ func (u *user) act() {
 	case 14:
 		node := w.clients[w.rng.IntN(len(w.clients))]
 		u.ask(&fsm.Command{Body: &fsm.Command_NodePrepareFailed{NodePrepareFailed: &fsm.NodePrepareFailed{Run: r.id, Node: string(node.id), Session: node.session, Error: "no such image", Invalid: w.chance(8)}}})
+	case 16, 17, 18:
+		u.ask(u.adjust(r.id))
 	case 15:
 		if s := w.snap().Run(sheaf.RunID(r.id)); s != nil && s.Status.Terminal() && w.chance(2) {
 			r.deleted = true
@@ -84,6 +90,37 @@ func (u *user) act() {
 			})
 		}
 	}
+}
+
+// adjust changes how a run is scheduled.
+func (u *user) adjust(run string) *fsm.Command {
+	w := u.w
+	c := &fsm.ChangeRun{Run: run}
+	if w.chance(2) {
+		held := w.chance(2)
+		c.Held = &held
+	}
+	if w.chance(3) {
+		n := uint32(w.rng.IntN(102))
+		c.Priority = &n
+	}
+	if w.chance(3) {
+		n := uint32(w.rng.IntN(6))
+		c.Parallelism = &n
+	}
+	w.out.Changes++
+	return &fsm.Command{Body: &fsm.Command_ChangeRun{ChangeRun: c}}
+}
+
+// letGo releases every run, until none is held: the faults are over.
+func (u *user) letGo() {
+	held := false
+	for r := range u.w.snap().LiveRuns() {
+		if r.Held() {
+			u.ask(&fsm.Command{Body: &fsm.Command_ChangeRun{ChangeRun: &fsm.ChangeRun{Run: string(r.ID), Held: &held}}})
+		}
+	}
+	u.w.after(500, u.letGo)
 }
 
 // ask proposes once, if there is a leader.
@@ -117,6 +154,25 @@ func (u *user) submit() {
 	} else {
 		job.Count = n
 	}
+	made := submitted{id: fmt.Sprintf("run%d", len(u.runs)), held: w.chance(10)}
+	switch w.rng.IntN(4) {
+	case 0:
+		job.Parallelism = &sheaf.Parallelism{Constant: 1 + w.rng.IntN(5)}
+	case 1:
+		job.Parallelism = &sheaf.Parallelism{Coefficient: 0.25 + w.rng.Float64()*2}
+	}
+	if w.chance(6) {
+		job.Type, job.Split, job.Count = sheaf.JobOps, nil, 0
+		made.refusable = true
+	}
+	if len(u.runs) > 0 && w.chance(4) {
+		before := u.runs[w.rng.IntN(len(u.runs))]
+		job.Namespace, job.After = before.space, []string{before.id}
+		if w.chance(2) {
+			job.After = append(job.After, fmt.Sprintf("job%d", w.rng.IntN(3)))
+		}
+		made.refusable = true
+	}
 	if !w.chance(3) {
 		job.Outputs = []sheaf.Output{{Name: "o", Path: "/o", Merge: sheaf.MergeUnion, OnConflict: sheaf.ConflictError}}
 	}
@@ -135,7 +191,8 @@ func (u *user) submit() {
 	if err != nil {
 		panic(err)
 	}
-	u.runs = append(u.runs, submitted{id: fmt.Sprintf("run%d", len(u.runs)), job: b, partitions: n})
+	made.job, made.partitions, made.space = b, n, job.Namespace
+	u.runs = append(u.runs, made)
 	u.put(&u.runs[len(u.runs)-1], false)
 }
 
@@ -157,16 +214,17 @@ func (u *user) put(r *submitted, other bool) {
 		return
 	}
 	answered := false
-	l.propose(&fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: id, JobJson: body}}}, func(rep fsm.Reply) {
+	l.propose(&fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: id, JobJson: body, Held: r.held}}}, func(rep fsm.Reply) {
 		answered = true
 		r := u.find(id)
 		if other && r.known && rep.Err == nil {
 			w.fail("run %s was registered again with another job", id)
 		}
-		if !other && rep.Err != nil && !r.deleted {
+		if !other && rep.Err != nil && !r.deleted && (r.known || !r.refusable) {
 			w.fail("run %s is refused: %v", id, rep.Err)
 		}
-		r.known = r.known || !other
+		r.known = r.known || !other && rep.Err == nil
+		r.refused = !other && rep.Err != nil
 	})
 	if !other {
 		w.after(w.between(500, 900), func() {
