@@ -25,7 +25,7 @@ func (c *collector) add(code Code, text string, node sheaf.NodeID) {
 		c.byText, c.texts = map[string]int{}, map[Code]int{}
 	}
 	i, ok := c.byText[text]
-	if !ok && c.texts[code] == maxTexts {
+	if !ok && c.texts[code] >= maxTexts {
 		text = "does not do either, for a reason of its own like the others (" + string(code) + ")"
 		i, ok = c.byText[text]
 	}

@@ -74,8 +74,9 @@ func (l *leader) plan(r *state.Run) []*fsm.Placement {
 			return nil
 		}
 		req.Ready = r.Ready(snap.TimeMs(), 0, most)
+		right := !w.chance(4) // otherwise the state machine is to refuse what is for other nodes
 		for _, x := range req.Ready {
-			for i := x.First; i <= x.Last && r.Nodes != nil; i++ {
+			for i := x.First; i <= x.Last && r.Nodes != nil && right; i++ {
 				req.Bound = append(req.Bound, snap.NodeByNumber(r.Nodes[i]).ID)
 			}
 		}
