@@ -117,6 +117,8 @@ type fake struct {
 	decide func(work) sheaf.Outcome
 	// conduct handles a split or merge.
 	conduct func(f *fake, w work)
+	// queues says which executions it has not begun, and gives back when it is asked; nil is none.
+	queues func(work) bool
 	// conducting counts calls of conduct under way. A run may be over before the
 	// answer that says so has come back: a test waits for them before it ends.
 	conducting sync.WaitGroup
@@ -124,6 +126,7 @@ type fake struct {
 	mu       sync.Mutex
 	begun    map[work]int // how often each was assigned
 	kills    map[work]bool
+	given    map[work]bool // back
 	answered map[wire.Verdict]int
 	ended    map[sheaf.RunID]bool // true: deleted
 	specs    map[sheaf.RunID]*wire.RunSpec
@@ -139,7 +142,7 @@ type fake struct {
 func succeed(work) sheaf.Outcome { return sheaf.OutcomeSucceeded }
 
 func newFake(t testing.TB, h *host, id string, decide func(work) sheaf.Outcome) *fake {
-	return &fake{t: t, id: id, boot: "boot-" + id, address: h.address, decide: decide, begun: map[work]int{}, kills: map[work]bool{},
+	return &fake{t: t, id: id, boot: "boot-" + id, address: h.address, decide: decide, begun: map[work]int{}, kills: map[work]bool{}, given: map[work]bool{},
 		answered: map[wire.Verdict]int{}, ended: map[sheaf.RunID]bool{}, specs: map[sheaf.RunID]*wire.RunSpec{}, events: make(chan struct{}, 1)}
 }
 
@@ -273,6 +276,17 @@ func (f *fake) receive(m *wire.FromServer, out chan<- *wire.FromClient) {
 		}
 	case *wire.FromServer_Kill:
 		f.note(func() { f.each(b.Kill, func(w work) { f.kills[w] = true }) })
+	case *wire.FromServer_TakeBack:
+		back := &wire.Executions{Run: b.TakeBack.Run, Generation: b.TakeBack.Generation}
+		f.note(func() {
+			for w := range f.begun {
+				if f.queues != nil && f.queues(w) && string(w.run) == b.TakeBack.Run && !f.given[w] && len(back.First) < int(b.TakeBack.Most) {
+					f.given[w] = true
+					back.First, back.Count, back.Attempt = append(back.First, w.partition), append(back.Count, 1), append(back.Attempt, w.attempt)
+				}
+			}
+		})
+		out <- &wire.FromClient{Body: &wire.FromClient_TakenBack{TakenBack: &wire.TakenBack{Id: b.TakeBack.Id, Dropped: back}}}
 	case *wire.FromServer_Answers:
 		f.note(func() {
 			for _, v := range b.Answers.Verdict {

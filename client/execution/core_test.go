@@ -161,6 +161,44 @@ func TestLateRunStartsAtNextFreedSlots(t *testing.T) {
 	}
 }
 
+// TestPriorityCountsAtTheNextFreedSlots: a run's newer spec changes its share of what
+// becomes free, and ends nothing.
+func TestPriorityCountsAtTheNextFreedSlots(t *testing.T) {
+	c := node(0)
+	c.account = NewAccountant(Need{CPU: 1200}, 0)
+	of := func(weight int) func(*Spec) {
+		return func(s *Spec) { s.Need, s.Weight = Need{CPU: 100}, weight }
+	}
+	opened(c, spec("a", of(60)), 1000, t0)
+	opened(c, spec("b", of(60)), 1000, t0)
+	endAll := func(run sheaf.RunID) {
+		for x := range c.live {
+			if x.Run.ID == run && x.Phase == Running {
+				exit(c, x)
+			}
+		}
+	}
+	shares := func(wantA, wantB int) {
+		t.Helper()
+		effects(c, t0)
+		got := map[sheaf.RunID]int{}
+		for x := range c.live {
+			if x.Phase == Running {
+				got[x.Run.ID]++
+			}
+		}
+		if got["a"] != wantA || got["b"] != wantB {
+			t.Fatalf("12 slots are shared as %v, want a: %d and b: %d", got, wantA, wantB)
+		}
+	}
+	endAll("a") // it had all before b came
+	shares(6, 6)
+	c.AddRun(spec("b", of(180)), false)
+	shares(6, 6)
+	endAll("a")
+	shares(3, 9)
+}
+
 // TestLargeIsNotStarved guards that small partitions stop passing a large one
 // once it has waited long enough.
 func TestLargeIsNotStarved(t *testing.T) {
