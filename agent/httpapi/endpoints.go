@@ -17,6 +17,7 @@ var endpoints = []endpoint{
 	typed("GET", "/v1/job/{job}/summary", ReadJobs, inRun, "How a run goes", 0, (*API).summary),
 	typed("GET", "/v1/job/{job}/partitions", ReadJobs, inRun, "List partitions", 0, (*API).listPartitions),
 	raw("GET", "/v1/job/{job}/grid", ReadJobs, inRun, "One byte a partition: '0' plus its state's number", 0, bytesAs("application/octet-stream"), (*API).grid),
+	typed("GET", "/v1/job/{job}/timeline", ReadJobs, inRun, "When partitions ran on which node", 0, (*API).timeline),
 	typed("GET", "/v1/job/{job}/errors", ReadJobs, inRun, "Failures grouped by message", 0, (*API).runErrors),
 	typed("GET", "/v1/job/{job}/explain", ReadJobs, inRun, "Why a run or partition is where it is", 0, (*API).explain),
 	typed("POST", "/v1/job/{job}/stop", SubmitJobs, inRun, "Cancel a run", maxSmallBody, (*API).stop),
