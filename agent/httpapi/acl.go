@@ -65,12 +65,13 @@ func (a *API) listPolicies(ctx context.Context, in *struct {
 	return &Body[[]sheaf.Policy]{headers, page}, err
 }
 
-type policyParams struct {
+// PolicyParams name a policy. Embedded parameters must be exported to be read.
+type PolicyParams struct {
 	Name string `path:"name" maxLength:"64"`
 }
 
 func (a *API) getPolicy(ctx context.Context, in *struct {
-	policyParams
+	PolicyParams
 	ReadParams
 }) (*Body[sheaf.Policy], error) {
 	snap, headers, err := a.view(ctx, in.ReadParams, ofPolicies)
@@ -85,7 +86,7 @@ func (a *API) getPolicy(ctx context.Context, in *struct {
 }
 
 func (a *API) putPolicy(ctx context.Context, in *struct {
-	policyParams
+	PolicyParams
 	Body api.PolicyRequest
 }) (*Body[api.Changed], error) {
 	if err := a.off(); err != nil {
@@ -95,7 +96,7 @@ func (a *API) putPolicy(ctx context.Context, in *struct {
 	return &Body[api.Changed]{Body: api.Changed{Index: index}}, err
 }
 
-func (a *API) deletePolicy(ctx context.Context, in *policyParams) (*struct{}, error) {
+func (a *API) deletePolicy(ctx context.Context, in *PolicyParams) (*struct{}, error) {
 	if err := a.off(); err != nil {
 		return nil, err
 	}
@@ -123,12 +124,13 @@ func (a *API) listTokens(ctx context.Context, in *struct {
 	return &Body[[]sheaf.Token]{headers, page}, err
 }
 
-type tokenParams struct {
+// TokenParams name a token.
+type TokenParams struct {
 	Accessor string `path:"accessor" maxLength:"64"`
 }
 
 func (a *API) getToken(ctx context.Context, in *struct {
-	tokenParams
+	TokenParams
 	ReadParams
 }) (*Body[sheaf.Token], error) {
 	snap, headers, err := a.view(ctx, in.ReadParams, ofTokens)
@@ -150,7 +152,7 @@ func (a *API) createToken(ctx context.Context, in *struct{ Body api.TokenRequest
 	return &Body[api.NewToken]{Body: api.NewToken{Token: t, Secret: secret}}, err
 }
 
-func (a *API) deleteToken(ctx context.Context, in *tokenParams) (*struct{}, error) {
+func (a *API) deleteToken(ctx context.Context, in *TokenParams) (*struct{}, error) {
 	if err := a.off(); err != nil {
 		return nil, err
 	}

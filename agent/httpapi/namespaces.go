@@ -42,12 +42,13 @@ func (a *API) listNamespaces(ctx context.Context, in *struct {
 	return &Body[[]sheaf.Namespace]{headers, page}, err
 }
 
-type namespaceParams struct {
+// NamespaceParams name a namespace.
+type NamespaceParams struct {
 	Namespace string `path:"namespace" maxLength:"64"`
 }
 
 func (a *API) getNamespace(ctx context.Context, in *struct {
-	namespaceParams
+	NamespaceParams
 	ReadParams
 }) (*Body[sheaf.Namespace], error) {
 	snap, headers, err := a.view(ctx, in.ReadParams, ofNamespaces)
@@ -62,14 +63,14 @@ func (a *API) getNamespace(ctx context.Context, in *struct {
 }
 
 func (a *API) putNamespace(ctx context.Context, in *struct {
-	namespaceParams
+	NamespaceParams
 	Body api.NamespaceRequest
 }) (*Body[api.Changed], error) {
 	index, err := a.Server.PutNamespace(ctx, sheaf.Namespace{Name: in.Namespace, Description: in.Body.Description})
 	return &Body[api.Changed]{Body: api.Changed{Index: index}}, err
 }
 
-func (a *API) deleteNamespace(ctx context.Context, in *namespaceParams) (*struct{}, error) {
+func (a *API) deleteNamespace(ctx context.Context, in *NamespaceParams) (*struct{}, error) {
 	_, err := a.Server.DeleteNamespace(ctx, in.Namespace)
 	return nil, err
 }
