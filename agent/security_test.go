@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -267,6 +269,79 @@ func TestNewCertificateWithoutRestart(t *testing.T) {
 	}
 	if err := a.Reload(); err == nil || serial() != now {
 		t.Errorf("a broken file was taken up: %v", err)
+	}
+}
+
+// heard is a log that can be waited for.
+type heard struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{} // of size 1
+}
+
+func newHeard() *heard { return &heard{more: make(chan struct{}, 1)} }
+
+func (h *heard) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case h.more <- struct{}{}:
+	default:
+	}
+	return h.text.Write(p)
+}
+
+func (h *heard) await(t *testing.T, says string) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		h.mu.Lock()
+		text := h.text.String()
+		h.mu.Unlock()
+		if strings.Contains(text, says) {
+			return
+		}
+		select {
+		case <-h.more:
+		case <-deadline:
+			t.Fatalf("the log does not say %q:\n%s", says, text)
+		}
+	}
+}
+
+// A client of another cluster that has got hold of the gossip key finds the servers, and no way in.
+func TestForeignCluster(t *testing.T) {
+	authority, foreign := pkitest.New(t), pkitest.New(t)
+	key := gossip.NewKey()
+	server := begin(t, secured(authority, pki.Server, "s1", key))
+	log := newHeard()
+	a, err := New(secured(foreign, pki.Client, "c1", key, server.pool.Address()), Options{Version: "test", Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	log.await(t, "unknown authority")
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("the stranger ended with %v", err)
+	}
+	for n := range server.server.Snapshot().Nodes() {
+		t.Errorf("node %s was let in", n.Name)
+	}
+}
+
+// Whoever allows an agent without protection is told so at every start.
+func TestInsecureIsLoggedAtEveryStart(t *testing.T) {
+	for range 2 {
+		log := newHeard()
+		a, err := New(Config{Name: "n1", Bind: "127.0.0.1", Advertise: "192.0.2.1", Insecure: true, Ports: &Ports{}, Server: &ServerConfig{Enabled: true}}, Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.closeListeners()
+		log.await(t, "INSECURE")
 	}
 }
 

@@ -256,6 +256,43 @@ func TestDialersInsistOnTheirPeer(t *testing.T) {
 	}
 }
 
+// HTTPS to the leader carries tokens: nobody but a server gets them.
+func TestServerTLSInsistsOnAServer(t *testing.T) {
+	a := pkitest.New(t)
+	dialer := wire.Dialer{Keys: a.Keys(pki.Client, "eu", "c1")}
+	if (wire.Dialer{}).ServerTLS() != nil {
+		t.Error("plain text has TLS")
+	}
+	for _, c := range []struct {
+		keys *pki.Keys
+		good bool
+	}{
+		{a.Keys(pki.Server, "eu", "s1"), true}, {a.Keys(pki.Client, "eu", "c2"), false}, {a.Keys(pki.Server, "us", "s1"), false}, {pkitest.New(t).Keys(pki.Server, "eu", "s1"), false},
+	} {
+		l, err := tls.Listen("tcp", "127.0.0.1:0", wire.AcceptHTTPS(c.keys, false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if conn, err := l.Accept(); err == nil {
+				_ = conn.(*tls.Conn).Handshake()
+				conn.Close()
+			}
+		}()
+		conn, err := tls.Dial("tcp", l.Addr().String(), dialer.ServerTLS())
+		if (err == nil) != c.good {
+			t.Errorf("HTTPS to %s: %v", c.keys.Identity(), err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+		<-done
+		l.Close()
+	}
+}
+
 func TestOnlyServersSpeakRaft(t *testing.T) {
 	a := pkitest.New(t)
 	mux, refused := startSecure(t, a.Keys(pki.Server, "eu", "s1"))
