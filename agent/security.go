@@ -219,6 +219,18 @@ func (a *Agent) secureHTTP() *tls.Config {
 	return wire.AcceptHTTPS(a.keys, a.conf.TLS.VerifyHTTPSClient)
 }
 
+// hosts are the names under which the HTTP API is addressed: those that its certificate is good for.
+func (a *Agent) hosts() []string {
+	if !a.conf.TLS.https() {
+		return nil
+	}
+	var names []string
+	for _, n := range a.keys.Certificate().Leaf.DNSNames {
+		names = append(names, strings.ToLower(n))
+	}
+	return names
+}
+
 // Reload reads certificate, key and authorities again. Those that cannot be used leave the old ones in place.
 func (a *Agent) Reload() error {
 	if a.keys == nil {

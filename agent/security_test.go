@@ -220,6 +220,28 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
+// The names in the certificate are those that a browser may use; any other points to us by rebinding.
+func TestHTTPSUnderItsNames(t *testing.T) {
+	a := begin(t, secured(pkitest.New(t), pki.Server, "s1", gossip.NewKey()))
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: a.dialer.ServerTLS()}}
+	defer c.CloseIdleConnections()
+	for host, want := range map[string]int{"s1.server.eu.sheaf": 200, "S1.server.eu.sheaf:7610": 200, "localhost": 200, "10.1.2.3": 200, "evil.example.com": 403} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, a.HTTPAddress()+"/livez", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("addressed as %s: %d, want %d", host, resp.StatusCode, want)
+		}
+	}
+}
+
 func TestHTTPSByCertificateOnly(t *testing.T) {
 	authority, foreign := pkitest.New(t), pkitest.New(t)
 	conf := secured(authority, pki.Server, "s1", gossip.NewKey())

@@ -37,7 +37,8 @@ func ownName(caller pki.Identity, name string, id sheaf.NodeID) error {
 }
 
 // mayRegister refuses a registration under another name than the certificate's, and of an ID
-// that a node of another name has: whoever took over an ID could report its results.
+// that a node of another name has: whoever took over an ID could report its results. See RATIONALE.md,
+// "A node's ID belongs to a name".
 func mayRegister(ctx context.Context, snap *state.Snapshot, n *sheaf.Node) error {
 	caller, secured := wire.PeerOf(ctx)
 	if !secured {
