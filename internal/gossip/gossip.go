@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/hashicorp/memberlist"
 	"golang.org/x/sync/errgroup"
 
@@ -63,6 +62,7 @@ type Pool struct {
 	self    Member
 	list    *memberlist.Memberlist // nil before Ready
 	members map[string]Member      // alive, by name, this agent included
+	lost    map[string]absence     // held for dead, by name
 	changed chan struct{}          // closed and replaced at each change of members
 	dirty   chan struct{}          // of size 1: self has changed
 }
@@ -102,7 +102,7 @@ func New(c Config) (*Pool, error) {
 	}
 	p := &Pool{
 		conf: conf, join: c.Join, log: c.Logger, self: c.Self, keyringFile: c.KeyringFile,
-		ready: make(chan struct{}), tried: make(chan struct{}), members: map[string]Member{},
+		ready: make(chan struct{}), tried: make(chan struct{}), members: map[string]Member{}, lost: map[string]absence{},
 		changed: make(chan struct{}), dirty: make(chan struct{}, 1),
 	}
 	conf.Delegate, conf.Events = delegate{p}, delegate{p}
@@ -137,32 +137,6 @@ func (p *Pool) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// keepJoining joins, with growing pauses until one address answers.
-func (p *Pool) keepJoining(ctx context.Context, list *memberlist.Memberlist) error {
-	if len(p.join) == 0 {
-		close(p.tried)
-		return nil
-	}
-	var once sync.Once
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = joinFirst, joinMax
-	for {
-		n, err := list.Join(p.join)
-		once.Do(func() { close(p.tried) })
-		if n > 0 {
-			p.log.Info("joined the gossip pool", "contacted", n, "members", list.NumMembers())
-			return nil
-		}
-		next := pause.NextBackOff()
-		p.log.Warn("could not join the gossip pool: "+whyNotJoined(err)+"; compare addresses, region and gossip key", "join", p.join, "retry", next, "error", err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(next):
-		}
-	}
 }
 
 // keepUpdating spreads changes of what is said of this agent.

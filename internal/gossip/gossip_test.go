@@ -3,6 +3,7 @@ package gossip_test
 import (
 	"context"
 	"log/slog"
+	"net"
 	"testing"
 	"time"
 
@@ -30,7 +31,9 @@ func start(t *testing.T, c gossip.Config) running {
 
 func startLogged(t *testing.T, c gossip.Config) running {
 	t.Helper()
-	c.Bind = "127.0.0.1:0"
+	if c.Bind == "" {
+		c.Bind = "127.0.0.1:0"
+	}
 	p, err := gossip.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -122,4 +125,38 @@ func TestNewNamesMistakes(t *testing.T) {
 			t.Errorf("New(%+v): got %v, want an invalid configuration", c, err)
 		}
 	}
+}
+
+// TestJoiningItself: an agent whose own address stands first among those to join goes on until it has found another.
+func TestJoiningItself(t *testing.T) {
+	later := freeAddress(t)
+	first := start(t, gossip.Config{Self: gossip.Member{Name: "a", Region: "eu"}, Bind: freeAddress(t), Join: []string{later}})
+	self := freeAddress(t)
+	both := start(t, gossip.Config{Self: gossip.Member{Name: "b", Region: "eu"}, Bind: self, Join: []string{self, later}})
+	second := start(t, gossip.Config{Self: gossip.Member{Name: "c", Region: "eu"}, Bind: later})
+	for _, p := range []running{first, both, second} {
+		await(t, p, "all three see each other", func(m []gossip.Member) bool { return len(m) == 3 })
+	}
+}
+
+// TestMembersAreJoinedAgain: a member that comes back with no address to join is found by those that have its own.
+func TestMembersAreJoinedAgain(t *testing.T) {
+	address := freeAddress(t)
+	gone := start(t, gossip.Config{Self: gossip.Member{Name: "a", Region: "eu"}, Bind: address})
+	stays := start(t, gossip.Config{Self: gossip.Member{Name: "b", Region: "eu"}, Join: []string{address}})
+	await(t, stays, "both are there", func(m []gossip.Member) bool { return len(m) == 2 })
+	gone.stop()
+	await(t, stays, "one is gone", func(m []gossip.Member) bool { return len(m) == 1 })
+	back := start(t, gossip.Config{Self: gossip.Member{Name: "a", Region: "eu"}, Bind: address})
+	await(t, back, "it is found again", func(m []gossip.Member) bool { return len(m) == 2 })
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }

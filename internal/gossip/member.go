@@ -116,11 +116,15 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 		return
 	}
 	m.Name, m.Gossip = n.Name, n.Address()
+	d.p.miss(n.Name, m.Gossip, true)
 	d.p.set(n.Name, m, true)
 }
 
 // NotifyLeave tells of an agent that left or is held for dead.
-func (d delegate) NotifyLeave(n *memberlist.Node) { d.p.set(n.Name, Member{}, false) }
+func (d delegate) NotifyLeave(n *memberlist.Node) {
+	d.p.miss(n.Name, n.Address(), n.State == memberlist.StateLeft)
+	d.p.set(n.Name, Member{}, false)
+}
 
 // lineLogger turns memberlist's lines, "[LEVEL] memberlist: text", into records.
 type lineLogger struct{ log *slog.Logger }

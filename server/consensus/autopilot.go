@@ -52,7 +52,7 @@ func (n *Node) Health() (servers []Health, tolerance int, known bool) {
 // startAutopilot begins the library's loops and gives what ends them and waits.
 func (n *Node) startAutopilot(ctx context.Context, r *raft.Raft) (stop func()) {
 	p := autopilot.New(r, &steward{node: n, raft: r, gone: map[raft.ServerID]time.Time{}},
-		autopilot.WithLogger(raftLogger(n.config.Logger, false)),
+		autopilot.WithPromoter(&patient{}), autopilot.WithLogger(raftLogger(n.config.Logger, false)),
 		autopilot.WithUpdateInterval(healthEvery), autopilot.WithReconcileInterval(reconcileEvery))
 	p.Start(ctx)
 	n.pilot.Store(p)
@@ -60,6 +60,18 @@ func (n *Node) startAutopilot(ctx context.Context, r *raft.Raft) (stop func()) {
 		n.pilot.Store(nil)
 		<-p.Stop()
 	}
+}
+
+// patient removes only what has failed. The library's own promoter lets every server be removed that is not alive,
+// also one of unknown state: one that restarts.
+type patient struct{ autopilot.StablePromoter }
+
+// FilterFailedServerRemovals implements autopilot.Promoter.
+func (*patient) FilterFailedServerRemovals(_ *autopilot.Config, _ *autopilot.State, f *autopilot.FailedServers) *autopilot.FailedServers {
+	waiting := func(x *autopilot.Server) bool { return x.NodeStatus != autopilot.NodeFailed }
+	f.FailedVoters = slices.DeleteFunc(f.FailedVoters, waiting)
+	f.FailedNonVoters = slices.DeleteFunc(f.FailedNonVoters, waiting)
+	return f
 }
 
 // steward answers autopilot's questions about the servers, for one term.
