@@ -21,6 +21,9 @@ var later = []string{"s3", "http", "https", "ipfs", "car", "job"}
 // scheme of a later version is an Unsupported error, an unknown one Invalid, a place that the
 // configuration does not list Denied, and one that is not there NotFound.
 func Open(rawURL string, cfg Config) (Source, error) {
+	if scheme, _, ok := strings.Cut(rawURL, "://"); ok && cfg.Others[scheme] != nil {
+		return cfg.Others[scheme](rawURL)
+	}
 	path, err := filePath(rawURL)
 	if err != nil {
 		return nil, err

@@ -84,7 +84,13 @@ type File interface {
 // Config is what this machine lets jobs read.
 type Config struct {
 	Files []Root // for file sources
+
+	// Others are the kinds of source beside file://, by scheme.
+	Others map[string]Opener
 }
+
+// Opener opens the source at a URL of one scheme.
+type Opener func(rawURL string) (Source, error)
 
 // Root is a directory that jobs may read, with all below it.
 type Root struct {
