@@ -166,6 +166,13 @@ func (h *hasher) file(path string, st stat) {
 	}
 }
 
+// tagged adds a file whose identity its source gives.
+func (h *hasher) tagged(path string, e *sheaf.Entry) {
+	if h.wanted() {
+		h.entries = append(h.entries, sheaf.Entry{Path: path, Kind: sheaf.EntryFile, Size: e.Size, Tag: e.Tag})
+	}
+}
+
 // above adds the directories from below the atom down to a mount in it.
 func (h *hasher) above(mount string) {
 	for len(mount) > len(h.atom.Path) {

@@ -49,6 +49,9 @@ func (l *layout) file(p *place, rel, path, identity string) (stat, error) {
 	if err := p.enter(dir); err != nil {
 		return stat{}, asChanged(path, err)
 	}
+	if p.far() != nil {
+		return l.brought(p, rel, path, identity)
+	}
 	if p.srcFD == noDir {
 		return l.resolved(p, rel, path, identity)
 	}
@@ -106,6 +109,11 @@ func (l *layout) resolved(p *place, rel, path, identity string) (stat, error) {
 	if !ok {
 		return stat{}, notStageable(path, "link that leads out of the source or to nothing")
 	}
+	return l.onHost(p, host, rel, path, identity)
+}
+
+// onHost lays out a file of this host as rel, into the directory that was entered.
+func (l *layout) onHost(p *place, host, rel, path, identity string) (stat, error) {
 	dirFD, err := openReal(filepath.Dir(host))
 	if err != nil {
 		return stat{}, asChanged(path, err)
@@ -245,6 +253,11 @@ func asChanged(path string, err error) error {
 		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("file %q changed since the split: it is gone", path), Err: err}
 	}
 	return &os.PathError{Op: "stage", Path: path, Err: err}
+}
+
+// asGone is the error for a file of a far source that is not there any more.
+func asGone(path string, err error) error {
+	return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("file %q changed since the split", path), Err: err, Hint: "run the job again, on files that stay as they are"}
 }
 
 func notStageable(path, what string) error {

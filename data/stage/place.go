@@ -96,7 +96,7 @@ func (p *place) open(dir string) (int, error) {
 	if p.rootFD != noDir {
 		return openBelow(p.rootFD, dir)
 	}
-	if dir == "" {
+	if dir == "" || p.far() != nil {
 		return noDir, errNoRoot
 	}
 	host, ok := p.in.Source.Local(dir)
@@ -171,14 +171,23 @@ type lister interface {
 	List(ctx context.Context, scope source.Scope, yield func([]sheaf.Entry) error) error
 }
 
-// listed lays out the whole of an input by its own listing.
-func (l *layout) listed(p *place, h *hasher) error {
+// listed lays out what lies in a directory of an input by its own listing.
+func (l *layout) listed(p *place, rel string, h *hasher) error {
 	src, ok := p.in.Source.(lister)
 	if !ok {
 		return &sheaf.Error{Class: sheaf.Unavailable, Field: "input." + p.in.Name, Msg: fmt.Sprintf("the files of input %q are not on this host", p.in.Name)}
 	}
-	return src.List(l.ctx, source.Scope{}, func(entries []sheaf.Entry) error {
-		for _, e := range entries {
+	if rel != "" {
+		if err := p.makeDir(rel); err != nil {
+			return err
+		}
+	}
+	return src.List(l.ctx, source.Scope{Below: rel}, func(entries []sheaf.Entry) error {
+		if err := l.fetchEntries(p, entries); err != nil {
+			return err
+		}
+		for i := range entries {
+			e := &entries[i]
 			at := p.inTree(e.Path)
 			switch e.Kind {
 			case sheaf.EntryDirLink:
@@ -192,7 +201,11 @@ func (l *layout) listed(p *place, h *hasher) error {
 				if err != nil {
 					return err
 				}
-				h.file(at, st)
+				if e.Tag == "" {
+					h.file(at, st)
+				} else {
+					h.tagged(at, e)
+				}
 			default:
 				return notStageable(at, e.Kind.String())
 			}

@@ -40,6 +40,15 @@ type Source interface {
 	Local(rel string) (hostPath string, ok bool)
 }
 
+// Fetcher is a Source whose files lie elsewhere. It lists itself, and brings a file here.
+type Fetcher interface {
+	Source
+	lister
+	// Fetch gives the path on this host of the file at rel, which has the identity. It stays
+	// there until release is called, and links to it stay longer.
+	Fetch(ctx context.Context, rel, identity string) (host string, release func(), err error)
+}
+
 // Input is an input of the run with its source opened.
 type Input struct {
 	Name   string
@@ -89,7 +98,7 @@ func (s *Stager) Stage(ctx context.Context, dir string, shard sheaf.Shard, input
 	if len(shard.Data) == 0 {
 		return &Tree{}, nil
 	}
-	l := &layout{ctx: ctx, links: s.Links, tree: &Tree{dir: dir}, inputs: make([]*place, len(inputs))}
+	l := &layout{ctx: ctx, links: s.Links, tree: &Tree{dir: dir}, inputs: make([]*place, len(inputs)), come: map[string]fetched{}}
 	err := l.stage(shard, inputs)
 	if err == nil && s.ShardFile != nil {
 		err = s.writeShard(l.tree, shard)
@@ -141,6 +150,7 @@ type layout struct {
 	inputs []*place
 	files  int
 	buf    []byte
+	come   map[string]fetched // by path in the tree, what was brought here and not laid out yet
 }
 
 func (l *layout) stage(sh sheaf.Shard, inputs []Input) error {
@@ -156,7 +166,11 @@ func (l *layout) stage(sh sheaf.Shard, inputs []Input) error {
 		l.inputs[i] = p
 		named[i] = sheaf.Input{Name: in.Name, Mount: in.Mount}
 	}
-	for _, a := range outermost(sh.Atoms()) {
+	atoms := outermost(sh.Atoms())
+	if err := l.fetchAtoms(named, atoms); err != nil {
+		return err
+	}
+	for _, a := range atoms {
 		if err := l.atom(named, a); err != nil {
 			return err
 		}
@@ -199,6 +213,9 @@ func outermost(atoms []*sheaf.Atom) []*sheaf.Atom {
 }
 
 func (l *layout) close() {
+	for _, f := range l.come {
+		f.release()
+	}
 	for _, p := range l.inputs {
 		if p != nil {
 			p.close()
@@ -220,8 +237,8 @@ func (l *layout) atom(inputs []sheaf.Input, a *sheaf.Atom) error {
 		p := l.inputs[at.Input]
 		h.above(at.Path)
 		switch {
-		case at.Rel == "" && p.root == "":
-			if err := l.listed(p, h); err != nil {
+		case at.Rel == "" && p.root == "" || p.far() != nil:
+			if err := l.listed(p, at.Rel, h); err != nil {
 				return err
 			}
 		case at.Rel == "" && l.links:

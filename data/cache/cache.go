@@ -1,0 +1,260 @@
+// Package cache keeps files that were fetched from far, by what they are, so that
+// the executions of a node share them. It owns its directory. What is fetched by
+// several at once is fetched once; what nobody uses goes, the least recently used
+// first, when the limit is passed. What is in use never goes.
+//
+// A file counts once it is complete and has the size that was promised. Nothing is synced: after
+// a crash of the machine a file of another size is thrown away and fetched again.
+package cache
+
+import (
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Key names a content: where it comes from and its identity there, or its
+// digest alone.
+type Key struct {
+	Source   string // "" where Identity is a digest
+	Identity string
+	Size     int64 // bytes
+}
+
+// KeyOf is the key of a file of a source. Equal digests are equal content, wherever they come from; other
+// identities mean something in their source only.
+func KeyOf(source, identity string, size int64) Key {
+	if strings.HasPrefix(identity, "sha256:") {
+		source = ""
+	}
+	return Key{Source: source, Identity: identity, Size: size}
+}
+
+// name is the file's name in the cache: a digest of the key, and the size, so
+// that a file that was cut is known.
+func (k Key) name() string {
+	sum := sha256.Sum256([]byte(k.Source + "\x00" + k.Identity))
+	return hex.EncodeToString(sum[:]) + "-" + fmt.Sprint(k.Size)
+}
+
+// part ends the name of a file that is not complete.
+const part = ".part"
+
+// Cache is a directory of fetched files. Its methods may be called concurrently.
+type Cache struct {
+	dir   string
+	limit int64 // bytes
+
+	mu    sync.Mutex
+	files map[string]*file
+	idle  *list.List // of *file not in use, the most recently used first
+	bytes int64      // of all complete files
+	stats Stats
+}
+
+// Stats counts what became of requests.
+type Stats struct {
+	Hits, Misses, Evicted uint64
+	Files                 int
+	Bytes                 int64
+}
+
+// file is one file: being fetched, or complete.
+type file struct {
+	name  string
+	size  int64
+	uses  int
+	idle  *list.Element // nil while in use
+	ready chan struct{} // closed when fetching has ended
+	err   error         // why it failed; it is forgotten then
+}
+
+// Open takes over a directory, which it makes if needed, with the files that lie
+// there from before. limit is in bytes.
+func Open(dir string, limit int64) (*Cache, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open the cache: %w", err)
+	}
+	dir, err := filepath.EvalSymlinks(dir) // who links to its files follows no link
+	if err != nil {
+		return nil, fmt.Errorf("open the cache: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the cache: %w", err)
+	}
+	c := &Cache{dir: dir, limit: limit, files: map[string]*file{}, idle: list.New()}
+	var found []os.FileInfo
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open the cache: %w", err)
+		}
+		_, size, ok := strings.Cut(e.Name(), "-")
+		if !ok || size != fmt.Sprint(info.Size()) || !info.Mode().IsRegular() {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return nil, fmt.Errorf("clean the cache: %w", err)
+			}
+			continue
+		}
+		found = append(found, info)
+	}
+	slices.SortFunc(found, func(a, b os.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	done := make(chan struct{})
+	close(done)
+	for _, info := range found {
+		f := &file{name: info.Name(), size: info.Size(), ready: done}
+		f.idle = c.idle.PushFront(f)
+		c.files[f.name] = f
+		c.bytes += f.size
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c, c.evict()
+}
+
+// Fetch writes the content of a key to w. One that ends early is an error.
+type Fetch func(ctx context.Context, w io.Writer) error
+
+// Get gives the path of a complete file with the key's content, fetching it unless it
+// is there or somebody else fetches it. It stays until release is called, once. Several may wait
+// for one fetch; when the one whose ctx it runs under gives up, another takes over.
+func (c *Cache) Get(ctx context.Context, key Key, fetch Fetch) (path string, release func(), err error) {
+	name := key.name()
+	for {
+		c.mu.Lock()
+		f, mine := c.files[name], false
+		if f == nil {
+			f, mine = &file{name: name, size: key.Size, ready: make(chan struct{})}, true
+			c.files[name] = f
+			c.stats.Misses++
+		} else if f.idle != nil {
+			c.idle.Remove(f.idle)
+			f.idle = nil
+		}
+		f.uses++
+		c.mu.Unlock()
+		if mine {
+			c.fetch(ctx, f, fetch)
+		}
+		select {
+		case <-f.ready:
+		case <-ctx.Done():
+			c.release(f)
+			return "", nil, ctx.Err()
+		}
+		if f.err == nil {
+			if !mine {
+				c.mu.Lock()
+				c.stats.Hits++
+				c.mu.Unlock()
+			}
+			return filepath.Join(c.dir, name), sync.OnceFunc(func() { c.release(f) }), nil
+		}
+		c.release(f)
+		if mine || ctx.Err() != nil || !errors.Is(f.err, context.Canceled) && !errors.Is(f.err, context.DeadlineExceeded) {
+			return "", nil, f.err
+		}
+	}
+}
+
+// fetch makes the file, and tells those who wait for it.
+func (c *Cache) fetch(ctx context.Context, f *file, fetch Fetch) {
+	f.err = c.write(ctx, f, fetch)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer close(f.ready)
+	if f.err != nil {
+		delete(c.files, f.name)
+		return
+	}
+	c.bytes += f.size
+	f.err = c.evict()
+}
+
+func (c *Cache) write(ctx context.Context, f *file, fetch Fetch) error {
+	path := filepath.Join(c.dir, f.name)
+	out, err := os.OpenFile(path+part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write to the cache: %w", err)
+	}
+	w := &counted{w: out, most: f.size}
+	err = fetch(ctx, w)
+	if err == nil && w.n != f.size {
+		err = fmt.Errorf("%d bytes came, and %d were promised: %w", w.n, f.size, io.ErrUnexpectedEOF)
+	}
+	// Tasks link to it, and several see the one file: nobody may write to it.
+	err = errors.Join(err, out.Chmod(0o444), out.Close())
+	if err == nil {
+		err = os.Rename(path+part, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(path+part))
+	}
+	return nil
+}
+
+// errLonger is returned for a content that is longer than promised.
+var errLonger = errors.New("more bytes came than were promised")
+
+// counted lets no more through than was promised.
+type counted struct {
+	w       io.Writer
+	n, most int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	if int64(len(p)) > c.most-c.n {
+		return 0, errLonger
+	}
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// release ends one use of a file.
+func (c *Cache) release(f *file) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.uses--; f.uses > 0 || c.files[f.name] != f {
+		return
+	}
+	f.idle = c.idle.PushFront(f)
+	_ = c.evict() // what could not be removed is tried again with the next
+}
+
+// evict removes files that nobody uses until the limit holds. The caller holds the lock.
+func (c *Cache) evict() error {
+	for c.bytes > c.limit && c.idle.Len() > 0 {
+		f := c.idle.Back().Value.(*file)
+		if err := os.Remove(filepath.Join(c.dir, f.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("make room in the cache: %w", err)
+		}
+		c.idle.Remove(f.idle)
+		delete(c.files, f.name)
+		c.bytes -= f.size
+		c.stats.Evicted++
+	}
+	return nil
+}
+
+// Stats counts since Open.
+func (c *Cache) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Files, s.Bytes = len(c.files), c.bytes
+	return s
+}
