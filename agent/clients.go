@@ -129,7 +129,8 @@ func (a *Agent) clientConfig(i int, name, address string) (client.Config, error)
 	for _, r := range cc.FileRoots {
 		conf.FileRoots = append(conf.FileRoots, client.FileRoot{Path: r.Path, Shared: r.Shared})
 	}
-	return conf, nil
+	err = cc.sources(&conf)
+	return conf, err
 }
 
 // driverEnv is what a driver is told of the configuration.

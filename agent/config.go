@@ -122,6 +122,8 @@ type ClientConfig struct {
 	Attributes map[string]string `hcl:"attributes,optional"`
 	Drivers    []string          `hcl:"drivers,optional"` // wasm and containerd unless told; exec must be named
 	FileRoots  []FileRoot        `hcl:"file_root,block"`
+	S3         []S3Config        `hcl:"s3,block"`        // in the order in which they are tried
+	Cache      string            `hcl:"cache,optional"`  // size: how much is kept of files fetched from elsewhere
 	Resources  *ResourcesConfig  `hcl:"resources,block"` // instead of what is measured
 	Reserve    *ResourcesConfig  `hcl:"reserve,block"`   // kept back for the rest of the machine
 	Slots      int               `hcl:"slots,optional"`  // fixed number of executions at once, for benchmarks
@@ -137,6 +139,19 @@ type ACLConfig struct {
 type FileRoot struct {
 	Path   string `hcl:"path,label"`
 	Shared bool   `hcl:"shared,optional"` // every client that lists it sees the same files
+}
+
+// S3Config says how jobs reach the buckets of a pattern: with credentials, or anonymously.
+type S3Config struct {
+	Pattern         string `hcl:"bucket,label"`              // as in "logs-*"
+	Endpoint        string `hcl:"endpoint,optional"`         // URL of the service; Amazon's
+	Region          string `hcl:"region,optional"`           // asked of the service
+	PathStyle       bool   `hcl:"path_style,optional"`       // the bucket stands in the path
+	Anonymous       bool   `hcl:"anonymous,optional"`        // requests are not signed
+	AccessKey       string `hcl:"access_key,optional"`       // with SecretKeyFile
+	SecretKeyFile   string `hcl:"secret_key_file,optional"`  // holds the key alone
+	CredentialsFile string `hcl:"credentials_file,optional"` // in the form of ~/.aws/credentials
+	Profile         string `hcl:"profile,optional"`          // in CredentialsFile; "default"
 }
 
 // ResourcesConfig is an amount of resources; what is not given is left alone.
@@ -245,6 +260,7 @@ func (c Config) over(o Config) Config {
 	if o.Client != nil {
 		if c.Client != nil {
 			o.Client.FileRoots = append(c.Client.FileRoots, o.Client.FileRoots...)
+			o.Client.S3 = append(c.Client.S3, o.Client.S3...)
 		}
 		c.Client = o.Client
 	}

@@ -32,7 +32,6 @@ import (
 	"github.com/sheaf-run/agent/client/session"
 	"github.com/sheaf-run/agent/client/worker"
 	"github.com/sheaf-run/agent/data/output/store"
-	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/drivers/plugin"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
@@ -163,7 +162,10 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	sources := c.sources()
+	sources, err := c.sources()
+	if err != nil {
+		return err
+	}
 	peers := newPeers(c.cfg)
 	defer peers.close()
 	w := worker.New(worker.Config{
@@ -205,12 +207,4 @@ func (c *Client) plugins() []plugin.Config {
 		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: d.Env, Log: c.cfg.Logger})
 	}
 	return list
-}
-
-func (c *Client) sources() source.Config {
-	var s source.Config
-	for _, r := range c.cfg.FileRoots {
-		s.Files = append(s.Files, source.Root{Path: r.Path, Shared: r.Shared})
-	}
-	return s
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/sheaf-run/agent/data/source/s3"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -60,12 +61,20 @@ type Config struct {
 	Attributes map[string]string // added to the fingerprint's
 	Drivers    []Driver
 	FileRoots  []FileRoot
+	Buckets    []s3.Bucket // that jobs may read, in the order in which they are tried
+
+	// CacheBytes bounds what is kept of files fetched from elsewhere; 0 is DefaultCache.
+	CacheBytes int64
 
 	Discovery Discovery
 	// Dialer connects to servers and other clients; its zero value speaks plain text.
 	Dialer wire.Dialer
 	Logger *slog.Logger // discards
 }
+
+// DefaultCache is how many bytes of fetched files a node keeps unless told
+// otherwise: enough for the inputs of the runs of a day, little beside the disks of today.
+const DefaultCache = 20 << 30
 
 // filled checks c and fills in the defaults.
 func (c Config) filled() (Config, error) {
@@ -103,6 +112,9 @@ func (c Config) filled() (Config, error) {
 		if !filepath.IsAbs(r.Path) {
 			return c, &sheaf.Error{Class: sheaf.Invalid, Field: "file_root", Msg: fmt.Sprintf("directory %q that jobs may read is not absolute", r.Path), Hint: "write it from the root, as in /data/photos"}
 		}
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = DefaultCache
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -34,9 +34,7 @@ func (h *handler) Node() ([]byte, error) {
 		Status: sheaf.NodeReady, Eligible: true, Resources: h.fingerprint.Resources, Attributes: h.fingerprint.Attributes,
 		Drivers: h.drivers,
 	}
-	for _, r := range c.FileRoots {
-		n.Sources = append(n.Sources, sheaf.NodeSource{Scheme: "file", Root: r.Path, Shared: r.Shared})
-	}
+	n.Sources = c.readable()
 	b, err := json.Marshal(n)
 	if err != nil {
 		return nil, fmt.Errorf("describe the node: %w", err)

@@ -101,7 +101,7 @@ type sourceKind struct {
 // true are refused by name until a version has them.
 var schemes = []sourceKind{
 	{"file", false, "file:///data/photos"},
-	{"s3", true, "s3://bucket/prefix/"},
+	{"s3", false, "s3://bucket/prefix/"},
 	{"https", true, "https://host/path"},
 	{"ipfs", true, "ipfs://CID"},
 	{"car", true, "car://PATH"},

@@ -9,7 +9,7 @@ import (
 )
 
 func TestTemplates(t *testing.T) {
-	unsupported := map[string]string{"s3": "inputs[0].source", "ipfs": "inputs[0].source"}
+	unsupported := map[string]string{"ipfs": "inputs[0].source"}
 	for _, name := range TemplateNames() {
 		text, err := Template(name)
 		if err != nil {

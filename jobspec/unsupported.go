@@ -87,9 +87,14 @@ func remoteModules(c *checker, j *sheaf.Job) []string {
 	var paths []string
 	for _, a := range c.drivers[j.Task.Driver].Attributes {
 		s, _ := j.Task.Config[a.Name].(string)
-		paths = append(paths, at(a.URL && !isImage(a, s) && isRemote(s), "task.config."+a.Name)...)
+		paths = append(paths, at(a.URL && !isImage(a, s) && !isFile(s), "task.config."+a.Name)...)
 	}
 	return paths
+}
+
+// isFile reports whether a known kind of source is file://.
+func isFile(s string) bool {
+	return !slices.ContainsFunc(schemes, func(k sourceKind) bool { return k.name != "file" && k.name == scheme(s) })
 }
 
 func isRemote(s string) bool {

@@ -1,12 +1,9 @@
 package stage
 
 import (
-	"errors"
-
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sheaf-run/agent/data/shard"
-	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -64,11 +61,10 @@ func (l *layout) fetch(all []wanted) error {
 	for i, x := range all {
 		g.Go(func() error {
 			host, release, err := x.p.far().Fetch(ctx, x.rel, x.identity)
-			switch {
-			case errors.Is(err, source.ErrChanged) && sheaf.ClassOf(err) != sheaf.Conflict,
-				sheaf.ClassOf(err) == sheaf.NotFound:
+			if sheaf.ClassOf(err) == sheaf.NotFound {
 				return asGone(x.path, err)
-			case err != nil:
+			}
+			if err != nil {
 				return err
 			}
 			got[i] = fetched{host, release}

@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"jobspec":            {"sheaf"},
 	"data/source":        {"sheaf", "data/source"},
 	"data/shard":         {"sheaf"},
+	"data/cache":         {"sheaf", "data/source"},
 	"data/stage":         {"sheaf", "data/source", "data/shard"},
 	"data/output":        {"sheaf", "data/output"},
 	"drivers":            {"sheaf", "drivers/driverpb"},

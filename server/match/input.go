@@ -11,7 +11,7 @@ import (
 
 // Input is what an input of a job, or a module that it names, asks of a node.
 type Input struct {
-	What, Scheme, Path string
+	What, Scheme, Host, Path string
 }
 
 // Inputs are those of a job, in order.
@@ -20,7 +20,7 @@ func Inputs(j *sheaf.Job) []Input {
 	for _, i := range j.Inputs {
 		x := Input{What: fmt.Sprintf("input %q", i.Name)}
 		if u, err := url.Parse(i.Source); err == nil {
-			x.Scheme, x.Path = u.Scheme, path.Clean("/"+u.Path)
+			x.Scheme, x.Host, x.Path = u.Scheme, u.Host, path.Clean("/"+u.Path)
 		}
 		in = append(in, x)
 	}
@@ -31,7 +31,7 @@ func Inputs(j *sheaf.Job) []Input {
 // directories that hold a file, a shared one serves best.
 func (x Input) SourceOf(n *sheaf.Node) (best sheaf.NodeSource, ok bool) {
 	for _, s := range n.Sources {
-		if s.Scheme != x.Scheme || s.Scheme == "file" && !within(x.Path, s.Root) {
+		if s.Scheme != x.Scheme || !x.liesIn(s) {
 			continue
 		}
 		if !ok || s.Shared {
@@ -39,6 +39,18 @@ func (x Input) SourceOf(n *sheaf.Node) (best sheaf.NodeSource, ok bool) {
 		}
 	}
 	return best, ok
+}
+
+// liesIn reports whether a source of its scheme holds the input: below a directory, or in a bucket of a pattern.
+func (x Input) liesIn(s sheaf.NodeSource) bool {
+	switch s.Scheme {
+	case "file":
+		return within(x.Path, s.Root)
+	case "s3":
+		ok, err := path.Match(s.Root, x.Host)
+		return ok && err == nil
+	}
+	return true
 }
 
 func within(p, root string) bool {

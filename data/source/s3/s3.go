@@ -61,7 +61,7 @@ func Opener(buckets []Bucket) source.Opener {
 	}
 }
 
-// parse takes a URL apart. The key is not escaped: S3's own tools write it as it is.
+// parse takes a URL apart.
 func parse(rawURL string) (bucket, key string, err error) {
 	invalid := func(msg, hint string) error {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: "source", Msg: fmt.Sprintf("source %q %s", rawURL, msg), Hint: hint}
@@ -73,6 +73,10 @@ func parse(rawURL string) (bucket, key string, err error) {
 	bucket, key, _ = strings.Cut(rest, "/")
 	if bucket == "" || strings.ContainsAny(bucket, ":@?#%") {
 		return "", "", invalid("names no bucket", "write s3://bucket/prefix/; endpoint and credentials belong to the client's configuration")
+	}
+	key, err = url.PathUnescape(key)
+	if err != nil {
+		return "", "", invalid("has a malformed %-escape", "write a literal % as %25")
 	}
 	if key != "" && checkKey(strings.TrimSuffix(key, "/")) != nil {
 		return "", "", invalid("has an empty name, a . or a .. in it", "write the prefix as the objects have it")

@@ -1,0 +1,50 @@
+package client
+
+import (
+	"path/filepath"
+
+	"github.com/sheaf-run/agent/data/cache"
+	"github.com/sheaf-run/agent/data/source"
+	"github.com/sheaf-run/agent/data/source/s3"
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// sources is what this node lets jobs read. What is not on this machine comes by way of the cache.
+func (c *Client) sources() (source.Config, error) {
+	var s source.Config
+	for _, r := range c.cfg.FileRoots {
+		s.Files = append(s.Files, source.Root{Path: r.Path, Shared: r.Shared})
+	}
+	if len(c.cfg.Buckets) == 0 {
+		return s, nil
+	}
+	kept, err := cache.Open(filepath.Join(c.dir, "cache"), c.cfg.CacheBytes)
+	if err != nil {
+		return s, err
+	}
+	s.Others = map[string]source.Opener{"s3": cached(kept, s3.Opener(c.cfg.Buckets))}
+	return s, nil
+}
+
+// cached opens sources whose files come by way of a cache.
+func cached(c *cache.Cache, open source.Opener) source.Opener {
+	return func(rawURL string) (source.Source, error) {
+		s, err := open(rawURL)
+		if err != nil {
+			return nil, err
+		}
+		return &cache.Source{Source: s, URL: rawURL, Cache: c}, nil
+	}
+}
+
+// readable are the node's sources as the servers see them.
+func (c Config) readable() []sheaf.NodeSource {
+	var all []sheaf.NodeSource
+	for _, r := range c.FileRoots {
+		all = append(all, sheaf.NodeSource{Scheme: "file", Root: r.Path, Shared: r.Shared})
+	}
+	for _, b := range c.Buckets {
+		all = append(all, sheaf.NodeSource{Scheme: "s3", Root: b.Pattern, Shared: true})
+	}
+	return all
+}
