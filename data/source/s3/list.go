@@ -44,13 +44,11 @@ func (s *bucketSource) List(ctx context.Context, scope source.Scope, yield func(
 func (s *bucketSource) holds(ctx context.Context, key string) (bool, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for o := range s.client.ListObjects(ctx, s.bucket, minio.ListObjectsOptions{Prefix: key + "/", Recursive: true, MaxKeys: 1}) {
-		if o.Err != nil {
-			return false, s.failed("list "+key+"/", o.Err)
-		}
-		return true, nil
+	first, found := <-s.client.ListObjects(ctx, s.bucket, minio.ListObjectsOptions{Prefix: key + "/", Recursive: true, MaxKeys: 1})
+	if found && first.Err != nil {
+		return false, s.failed("list "+key+"/", first.Err)
 	}
-	return false, ctx.Err()
+	return found, ctx.Err()
 }
 
 // listing is a listing under way.
