@@ -163,17 +163,22 @@ func (a *Agent) buildParts() error {
 	a.pool = pool
 	wire.RegisterAgentsServer(a.grpc, agents{pool: pool})
 	if a.conf.Server.Enabled {
+		heartbeat, err := a.conf.Server.Heartbeat.heartbeat()
+		if err != nil {
+			return err
+		}
+		retention, err := a.conf.Server.Retention.retention()
+		if err != nil {
+			return err
+		}
 		keys, err := a.secretKeys()
 		if err != nil {
 			return err
 		}
-		retention, err := a.conf.Server.retention()
-		if err != nil {
-			return err
-		}
 		if a.server, err = server.New(server.Config{
+			Heartbeat: heartbeat, Retention: retention,
 			ID: self.Server, Region: a.conf.Region, DataDir: below(a.conf.DataDir, "server"), Address: rpc, Expect: self.Expect,
-			Raft: a.mux.Raft(), Dialer: a.dialer, Gossip: pool, Retention: retention, Logger: a.log.With("part", "server"),
+			Raft: a.mux.Raft(), Dialer: a.dialer, Gossip: pool, Logger: a.log.With("part", "server"),
 			Keys: keys,
 		}); err != nil {
 			return err

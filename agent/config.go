@@ -6,14 +6,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 
 	"github.com/sheaf-run/agent/drivers/builtin"
-	"github.com/sheaf-run/agent/server"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -73,34 +71,9 @@ type ServerConfig struct {
 	// SecretsKeyFile holds the keys that secrets are sealed with, the same on all servers of the
 	// region. A server that founds its cluster alone makes one in its data directory unless told.
 	SecretsKeyFile string `hcl:"secrets_key_file,optional"`
-	// Retention is how long runs that are over are kept.
+
+	Heartbeat *HeartbeatConfig `hcl:"heartbeat,block"`
 	Retention *RetentionConfig `hcl:"retention,block"`
-}
-
-// RetentionConfig bounds the history; what is not given is the server's default.
-type RetentionConfig struct {
-	Runs int    `hcl:"runs,optional"` // at most so many runs that are over
-	Age  string `hcl:"age,optional"`  // at most so long, as in "72h"
-}
-
-// retention is what the configuration says of it.
-func (c *ServerConfig) retention() (server.Retention, error) {
-	if c.Retention == nil {
-		return server.Retention{}, nil
-	}
-	out := server.Retention{Runs: c.Retention.Runs}
-	if out.Runs < 0 {
-		return out, &sheaf.Error{Class: sheaf.Invalid, Field: "server.retention.runs", Msg: fmt.Sprintf("runs is %d", out.Runs), Hint: "write how many runs that are over to keep"}
-	}
-	if c.Retention.Age == "" {
-		return out, nil
-	}
-	age, err := time.ParseDuration(c.Retention.Age)
-	if err != nil || age <= 0 {
-		return out, &sheaf.Error{Class: sheaf.Invalid, Field: "server.retention.age", Msg: fmt.Sprintf("age %q is no duration", c.Retention.Age), Hint: `write it as in "72h"`}
-	}
-	out.Age = age
-	return out, nil
 }
 
 // maxExpect bounds the founding servers: each more makes every write slower, and
@@ -313,7 +286,10 @@ func (c Config) check() error {
 	if !c.Server.Enabled && !c.Client.Enabled {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: "server, client", Msg: "the agent has no role", Hint: "give -server or -client, or both, or enable them in the configuration"}
 	}
-	if _, err := c.Server.retention(); err != nil {
+	if _, err := c.Server.Heartbeat.heartbeat(); err != nil {
+		return err
+	}
+	if _, err := c.Server.Retention.retention(); err != nil {
 		return err
 	}
 	if n := c.Server.BootstrapExpect; n < 0 || n > maxExpect {

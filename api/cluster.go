@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 
 	"github.com/sheaf-run/agent/sheaf"
@@ -54,4 +55,33 @@ func (c *Client) Leader(ctx context.Context) (string, error) {
 	var out string
 	_, err := c.get(ctx, "/v1/status/leader", Read{}, &out)
 	return out, err
+}
+
+// DrainNode begins to empty a node, gives the emptying another deadline, or cancels it.
+func (c *Client) DrainNode(ctx context.Context, node string, req DrainRequest) (sheaf.DrainProgress, error) {
+	var out sheaf.DrainProgress
+	return out, c.send(ctx, http.MethodPost, "/v1/node/"+url.PathEscape(node)+"/drain", url.Values{}, req, &out)
+}
+
+// DrainProgress says how far the emptying of a node is.
+func (c *Client) DrainProgress(ctx context.Context, node string, r Read) (sheaf.DrainProgress, Meta, error) {
+	var out sheaf.DrainProgress
+	m, err := c.get(ctx, "/v1/node/"+url.PathEscape(node)+"/drain", r, &out)
+	return out, m, err
+}
+
+// SetEligibility says whether a node gets new work.
+func (c *Client) SetEligibility(ctx context.Context, node string, eligible bool) (sheaf.Node, error) {
+	var out sheaf.Node
+	return out, c.send(ctx, http.MethodPost, "/v1/node/"+url.PathEscape(node)+"/eligibility", url.Values{}, EligibilityRequest{eligible}, &out)
+}
+
+// PurgeNode forgets a node that is down; with force although outputs lie only there.
+func (c *Client) PurgeNode(ctx context.Context, node string, force bool) (sheaf.Node, error) {
+	q := url.Values{}
+	if force {
+		q.Set("force", "true")
+	}
+	var out sheaf.Node
+	return out, c.send(ctx, http.MethodDelete, "/v1/node/"+url.PathEscape(node), q, nil, &out)
 }

@@ -147,3 +147,16 @@ type State struct {
 	Index  uint64 `json:"index"`  // of the newest entry
 	Digest string `json:"digest"` // of all that it holds
 }
+
+// DrainRequest empties a node: it gets nothing new, what it has not begun goes elsewhere,
+// what runs goes on until the deadline, and its outputs move to other nodes.
+type DrainRequest struct {
+	Deadline string `json:"deadline,omitempty"` // from now, as in "1h"; "" waits for as long as it takes
+	Force    bool   `json:"force,omitempty"`    // what runs is ended at once
+	Cancel   bool   `json:"cancel,omitempty"`   // use the node again; the other two do not count
+}
+
+// EligibilityRequest says whether a node gets new work.
+type EligibilityRequest struct {
+	Eligible bool `json:"eligible"`
+}

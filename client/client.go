@@ -33,6 +33,7 @@ import (
 	"github.com/sheaf-run/agent/client/worker"
 	"github.com/sheaf-run/agent/data/output/store"
 	"github.com/sheaf-run/agent/drivers/plugin"
+	"github.com/sheaf-run/agent/internal/datatoken"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -168,17 +169,18 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	}
 	peers := newPeers(c.cfg)
 	defer peers.close()
+	keys := &datatoken.Keys{}
 	w := worker.New(worker.Config{
 		Place:     sandbox.Place{NodeID: c.id, NodeName: c.cfg.Name, Region: c.cfg.Region, Datacenter: c.cfg.Datacenter, Attributes: fp.Attributes},
 		Resources: fp.Resources, Slots: c.cfg.Slots, Drivers: c.plugins(), DriverDir: filepath.Join(c.dir, "drivers"),
 		Store: st, Checkpoint: c.file, Spaces: spaces, Secrets: secret.NewFiles(string(c.id)), Sources: sources, TempDir: filepath.Join(c.dir, "tmp"),
-		Peer: peers.node, Logger: c.cfg.Logger,
+		Peer: peers.node, PeerAt: peers.at, Keys: keys, Logger: c.cfg.Logger,
 	})
 	h := &handler{Worker: w, client: c, fingerprint: fp}
 	s := session.New(session.Config{Servers: c.cfg.Discovery.Servers, Dial: c.cfg.Dialer.Server, BootID: randomID(), Handler: h, Logger: c.cfg.Logger})
 	w.Attach(s)
 
-	c.nodes.Open(serve.Source{Store: st, Sources: sources, Follow: w.Follow})
+	c.nodes.Open(serve.Source{Store: st, Sources: sources, Follow: w.Follow, Keys: keys, Lacks: w.Lacks})
 	defer c.nodes.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan struct{})

@@ -89,17 +89,23 @@ func (p *peers) node(id sheaf.NodeID) (wire.NodesClient, func(), error) {
 	if !ok {
 		return nil, nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("node %s is not reachable: no member of the region answers for it", id)}
 	}
+	client, err := p.at(address)
+	return client, func() {}, err
+}
+
+// at is the service of the node at an address.
+func (p *peers) at(address string) (wire.NodesClient, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	conn := p.conns[address]
 	if conn == nil {
 		var err error
 		if conn, err = p.cfg.Dialer.Node(address, ""); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		p.conns[address] = conn
 	}
-	return wire.NewNodesClient(conn), func() {}, nil
+	return wire.NewNodesClient(conn), nil
 }
 
 func (p *peers) close() {

@@ -100,7 +100,7 @@ func (e *env) root() *cobra.Command {
 		grouped("partition", "Partitions of a run", e.partitionList(), e.partitionStatus()),
 		grouped("eval", "What the leader is about to place", e.evalList()),
 		grouped("input", "Inputs, without a job", e.inputPreview()),
-		grouped("node", "The clients of the cluster", e.nodeList(), e.nodeStatus()),
+		grouped("node", "The clients of the cluster", e.nodeList(), e.nodeStatus(), e.nodeDrain(), e.nodeEligibility(), e.nodePurge()),
 		grouped("server", "The servers of the cluster", e.serverMembers()),
 		grouped("secret", "Secrets that tasks use", e.secretPut(), e.secretList(), e.secretDelete(), e.secretKeygen(), e.secretReseal()),
 		grouped("tls", "Certificates", e.tlsInit(), e.tlsCert(), e.tlsShow()),

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +31,12 @@ func (e *env) nodeList() *cobra.Command {
 			for _, n := range nodes {
 				ids = append(ids, string(n.ID))
 				status := string(n.Status)
-				if !n.Eligible {
+				switch {
+				case n.Drain != nil && n.Drain.Done == nil:
+					status += ", draining"
+				case n.Drain != nil:
+					status += ", empty"
+				case !n.Eligible:
 					status += ", ineligible"
 				}
 				rows = append(rows, []string{fmt.Sprintf("%.8s", n.ID), n.Name, status, fmt.Sprintf("%d MHz", n.Resources.CPU), mib(n.Resources.Memory), healthy(n)})
@@ -76,6 +82,16 @@ func (e *env) nodeStatus() *cobra.Command {
 				{"id", string(n.ID)}, {"name", n.Name}, {"status", string(n.Status)}, {"eligible", fmt.Sprint(n.Eligible)},
 				{"datacenter", n.Datacenter}, {"class", n.Class}, {"address", n.Address}, {"session", fmt.Sprint(n.Session)},
 				{"cpu", fmt.Sprintf("%d MHz", n.Resources.CPU)}, {"memory", mib(n.Resources.Memory)}, {"disk", mib(n.Resources.Disk)}, {"pids", fmt.Sprint(n.Resources.Pids)},
+			}
+			if n.Drain != nil {
+				p, _, err := client.DrainProgress(c.Context(), string(n.ID), api.Read{})
+				if err != nil {
+					return err
+				}
+				rows = append(rows, []string{"drain", drainText(p)}, []string{"drain began", n.Drain.Began.Format(time.RFC3339)})
+				if n.Drain.Deadline != nil {
+					rows = append(rows, []string{"drain deadline", n.Drain.Deadline.Format(time.RFC3339)})
+				}
 			}
 			for _, d := range n.Drivers {
 				state := "healthy"

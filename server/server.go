@@ -58,14 +58,18 @@ type Heartbeat struct {
 
 // Retention says how long runs that are over are kept; a zero field takes its default.
 type Retention struct {
-	Runs int           // at most so many (100)
+	Runs int           // at most so many (1000)
 	Age  time.Duration // at most so long (7 days)
+	// Least is how long each is kept, whatever their number (1 minute): who
+	// submitted it learns how it ended.
+	Least time.Duration
 }
 
 // Defaults of Retention.
 const (
-	keepRuns = 100
-	keepFor  = 7 * 24 * time.Hour
+	keepRuns  = 1000
+	keepFor   = 7 * 24 * time.Hour
+	keepLeast = time.Minute
 	// outputsGrace is longer than the restart of a machine.
 	outputsGrace = 5 * time.Minute
 )
@@ -108,6 +112,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Retention.Age == 0 {
 		c.Retention.Age = keepFor
+	}
+	if c.Retention.Least == 0 {
+		c.Retention.Least = keepLeast
 	}
 	c.Heartbeat.fill()
 	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
@@ -194,7 +201,7 @@ func (s *Server) follow(ctx context.Context) error {
 func (s *Server) lead(ctx context.Context, number uint64) error {
 	t := leader.New(leader.Config{
 		Number: number, Region: s.config.Region, Log: s.node, Store: s.store, Gossip: s.config.Gossip, Logger: s.config.Logger,
-		NewCluster: consensus.NewID, KeepRuns: s.config.Retention.Runs, KeepFor: s.config.Retention.Age,
+		NewCluster: consensus.NewID, KeepRuns: s.config.Retention.Runs, KeepFor: s.config.Retention.Age, KeepLeast: s.config.Retention.Least,
 		Lease: s.config.Heartbeat.Lease, Grace: s.config.Heartbeat.Grace, OutputsGrace: s.config.Heartbeat.Outputs,
 	})
 	defer s.term.Store(nil)

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -31,29 +30,6 @@ func (a *API) listNodes(ctx context.Context, in *struct {
 	page, next, err := Page(in.PageParams, nodes, func(n sheaf.Node) string { return string(n.ID) })
 	headers.NextToken = next
 	return &Body[[]sheaf.Node]{headers, page}, err
-}
-
-func (a *API) getNode(ctx context.Context, in *struct {
-	ReadParams
-	Node string `path:"node" maxLength:"128"`
-}) (*Body[sheaf.Node], error) {
-	snap, headers, err := a.view(ctx, in.ReadParams, ofNodes)
-	if err != nil {
-		return nil, err
-	}
-	var found []sheaf.Node
-	for n := range snap.Nodes() {
-		if string(n.ID) == in.Node || n.Name == in.Node {
-			return &Body[sheaf.Node]{headers, n.Node}, nil
-		}
-		if strings.HasPrefix(string(n.ID), in.Node) {
-			found = append(found, n.Node)
-		}
-	}
-	if len(found) != 1 {
-		return nil, &sheaf.Error{Class: sheaf.NotFound, Field: "node", Msg: fmt.Sprintf("%d nodes have an ID that begins with %q", len(found), in.Node), Hint: "`agent node list` shows what there is"}
-	}
-	return &Body[sheaf.Node]{headers, found[0]}, nil
 }
 
 func (a *API) members(_ context.Context, _ *struct{}) (*Body[[]api.Member], error) {

@@ -39,6 +39,8 @@ type Merge struct {
 	Leader func(ctx context.Context) (wire.ServersClient, uint64, error)
 	// Peer is the service of another node.
 	Peer func(id sheaf.NodeID) (client wire.NodesClient, done func(), err error)
+	// Lacks tells the servers that an output that lies here is gone or damaged.
+	Lacks func(partition int, attempt uint32, reason string)
 }
 
 // Do merges and has the result sealed. A conflict between partitions is an

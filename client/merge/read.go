@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,6 +14,7 @@ import (
 	"github.com/sheaf-run/agent/data/output"
 	"github.com/sheaf-run/agent/data/output/merge"
 	"github.com/sheaf-run/agent/data/output/store"
+	"github.com/sheaf-run/agent/internal/datatoken"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -24,15 +26,26 @@ var noFiles = output.Digest(nil)
 // order. A stream that breaks is taken up again behind the last partition.
 func (m *Merge) partitions(ctx context.Context) iter.Seq2[merge.Partition, error] {
 	return func(yield func(merge.Partition, error) bool) {
-		from := uint32(0)
+		from, last := uint32(0), uint32(0)
+		var since time.Time // of the first failure to read the output that is next
 		for {
 			done, err := m.readFrom(ctx, &from, yield)
 			if done {
 				return
 			}
+			if from > last {
+				last, since = from, time.Time{}
+			}
+			var u *unread
 			switch {
 			case ctx.Err() != nil:
 				err = ctx.Err()
+			case errors.As(err, &u) && u.patient(&since):
+				if err = pause(ctx); err == nil {
+					continue
+				}
+			case errors.As(err, &u):
+				err = u.error
 			case status.Code(err) == codes.Aborted:
 				err = ErrSuperseded
 			case !final(err) && status.Code(err) != codes.Unknown:
@@ -55,7 +68,7 @@ func (m *Merge) readFrom(ctx context.Context, from *uint32, yield func(merge.Par
 	if err != nil {
 		return false, err
 	}
-	stream, err := leader.ReadOutputs(ctx, &wire.ReadOutputsRequest{Run: string(m.Run), Generation: m.Generation, MergeAttempt: m.Attempt, From: *from})
+	stream, err := leader.ReadOutputs(ctx, &wire.ReadOutputsRequest{Run: string(m.Run), Generation: m.Generation, MergeAttempt: m.Attempt, From: *from, Node: string(m.Node)})
 	if err != nil {
 		return false, err
 	}
@@ -70,19 +83,21 @@ func (m *Merge) readFrom(ctx context.Context, from *uint32, yield func(merge.Par
 		if len(outs.Attempt) != len(outs.Partition) || len(outs.Node) != len(outs.Partition) || len(outs.Digest) != 32*len(outs.Partition) {
 			return false, status.Error(codes.InvalidArgument, "the servers' list of outputs has columns of different lengths")
 		}
-		if !m.readBatch(ctx, outs, from, yield) {
-			return true, nil
+		if done, err := m.readBatch(datatoken.With(ctx, outs.GetToken()), outs, from, yield); done || err != nil {
+			return done, err
 		}
 	}
 }
 
-// readBatch reads the manifests of one message, each node's in one pass.
-func (m *Merge) readBatch(ctx context.Context, outs *wire.Outputs, from *uint32, yield func(merge.Partition, error) bool) bool {
+// readBatch reads the manifests of one message, each node's in one pass. Done
+// means that the reader has had enough.
+func (m *Merge) readBatch(ctx context.Context, outs *wire.Outputs, from *uint32, yield func(merge.Partition, error) bool) (done bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	spans := make([][]store.Span, len(outs.Nodes))
 	for i, p := range outs.Partition {
 		if int(outs.Node[i]) >= len(outs.Nodes) {
-			yield(merge.Partition{}, fmt.Errorf("partition %d is said to lie on a node that is not named", p))
-			return false
+			return false, status.Errorf(codes.InvalidArgument, "partition %d is said to lie on a node that is not named", p)
 		}
 		if [32]byte(outs.Digest[32*i:]) == noFiles {
 			continue
@@ -110,28 +125,50 @@ func (m *Merge) readBatch(ctx context.Context, outs *wire.Outputs, from *uint32,
 	for i, p := range outs.Partition {
 		part := merge.Partition{Index: int(p), Attempt: outs.Attempt[i], Node: sheaf.NodeID(outs.Nodes[outs.Node[i]])}
 		if digest := [32]byte(outs.Digest[32*i:]); digest != noFiles {
-			files, err := manifestOf(next[outs.Node[i]], part, digest)
+			files, err := m.manifestOf(next[outs.Node[i]], part, digest)
 			if err != nil {
-				yield(merge.Partition{}, err)
-				return false
+				return false, &unread{err}
 			}
 			part.Files = files
 		}
 		if !yield(part, nil) {
-			return false
+			return true, nil
 		}
 		*from = p + 1
 	}
-	return true
+	return false, nil
 }
 
-func manifestOf(next func() (store.Record, error, bool), want merge.Partition, digest [32]byte) ([]sheaf.File, error) {
+// patience is how long an output is tried that its node does not give although the
+// servers hold it to be there: longer than they wait before they have it made again.
+const patience = 10 * time.Minute
+
+// patient reports whether to try again.
+func (u *unread) patient(since *time.Time) bool {
+	if since.IsZero() {
+		*since = time.Now()
+	}
+	return time.Since(*since) < patience
+}
+
+// unread is why an output could not be read. Its node may come back, or say that
+// it lacks it: then the servers have it made again, and this attempt is superseded.
+type unread struct{ error }
+
+func (u *unread) Unwrap() error { return u.error }
+
+func (m *Merge) manifestOf(next func() (store.Record, error, bool), want merge.Partition, digest [32]byte) ([]sheaf.File, error) {
 	rec, err, ok := next()
 	if err == nil && (!ok || rec.Partition != want.Index || rec.Attempt != want.Attempt) {
 		err = errors.New("its node does not have it any more")
 	}
+	lacks := store.Lacks(err)
 	if err == nil && output.Digest(rec.Manifest) != digest {
 		err = errors.New("its manifest is not the one that was committed")
+		lacks = err.Error()
+	}
+	if lacks != "" && want.Node == m.Node {
+		m.Lacks(want.Index, want.Attempt, lacks)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("output of partition %d (attempt %d, node %s): %w", want.Index, want.Attempt, want.Node, err)

@@ -20,6 +20,9 @@ func (n *Nodes) Preview(req *wire.PreviewRequest, stream grpc.ServerStreamingSer
 		return err
 	}
 	defer done()
+	if err := s.serversOnly(stream.Context()); err != nil {
+		return toStatus(err)
+	}
 	job := &sheaf.Job{}
 	if err := json.Unmarshal(req.GetJobJson(), job); err != nil {
 		return toStatus(&sheaf.Error{Class: sheaf.Invalid, Msg: "the job cannot be read", Err: err})

@@ -27,7 +27,11 @@ func (n *Nodes) ReadRecords(req *wire.ReadRecordsRequest, stream grpc.ServerStre
 	if len(req.First) != len(req.Count) || len(req.First) != len(req.Attempt) {
 		return status.Error(codes.InvalidArgument, "the ranges' columns have different lengths")
 	}
-	st, err := s.run(sheaf.RunID(req.GetRun()))
+	run := sheaf.RunID(req.GetRun())
+	if err := s.may(stream.Context(), run, &wire.Executions{First: req.First, Count: req.Count, Attempt: req.Attempt}); err != nil {
+		return toStatus(err)
+	}
+	st, err := s.run(run)
 	if err != nil {
 		return toStatus(err)
 	}
@@ -40,6 +44,9 @@ func (n *Nodes) ReadRecords(req *wire.ReadRecordsRequest, stream grpc.ServerStre
 	}
 	for rec, err := range st.Records(spans) {
 		if err != nil {
+			if why := store.Lacks(err); why != "" {
+				s.Lacks(run, rec.Partition, rec.Attempt, why)
+			}
 			return toStatus(err)
 		}
 		if ctx.Err() != nil {
@@ -48,7 +55,9 @@ func (n *Nodes) ReadRecords(req *wire.ReadRecordsRequest, stream grpc.ServerStre
 		if len(rec.Manifest) > maxManifest {
 			return status.Errorf(codes.OutOfRange, "the manifest of partition %d has %d bytes, more than one message holds", rec.Partition, len(rec.Manifest))
 		}
-		first := &wire.ReadRecordsReply{Partition: uint32(rec.Partition), Attempt: rec.Attempt, ExitCode: rec.ExitCode, ManifestJson: rec.Manifest}
+		first := &wire.ReadRecordsReply{Partition: uint32(rec.Partition), Attempt: rec.Attempt, ExitCode: rec.ExitCode, ManifestJson: rec.Manifest,
+			Generation: rec.Generation, Outcome: uint32(rec.Outcome), Failure: uint32(rec.Failure), StartedMs: rec.Started.UnixMilli(),
+			DurationMs: uint32(rec.Duration.Milliseconds()), CpuMs: uint32(rec.CPU.Milliseconds()), PeakMemory: uint64(rec.PeakMemory), Message: rec.Message}
 		if !req.GetLogs() || rec.Stdout.Size == 0 && rec.Stderr.Size == 0 {
 			if err := stream.Send(first); err != nil {
 				return err

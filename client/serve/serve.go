@@ -5,7 +5,10 @@ package serve
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -13,8 +16,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sheaf-run/agent/data/output"
 	"github.com/sheaf-run/agent/data/output/store"
 	"github.com/sheaf-run/agent/data/source"
+	"github.com/sheaf-run/agent/internal/datatoken"
+	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -36,6 +42,10 @@ type Source struct {
 	// Follow makes the logs of an execution readable that runs here and has not
 	// printed yet, and reports whether there is one; attempt 0 is any.
 	Follow func(ctx context.Context, run sheaf.RunID, partition, attempt uint32) bool
+	// Keys check the data tokens of other clients.
+	Keys *datatoken.Keys
+	// Lacks takes note that an attempt's record or files are gone or damaged.
+	Lacks func(run sheaf.RunID, partition int, attempt uint32, reason string)
 }
 
 // Open begins to serve.
@@ -52,6 +62,9 @@ func (n *Nodes) ReadLog(req *wire.ReadLogRequest, stream grpc.ServerStreamingSer
 	}
 	defer done()
 	run := sheaf.RunID(req.GetRun())
+	if err := s.serversOnly(stream.Context()); err != nil {
+		return toStatus(err)
+	}
 	st, err := s.run(run)
 	if err != nil {
 		return toStatus(err)
@@ -93,16 +106,84 @@ func (n *Nodes) ReadFile(req *wire.ReadFileRequest, stream grpc.ServerStreamingS
 		return err
 	}
 	defer done()
-	st, err := s.run(sheaf.RunID(req.GetRun()))
+	run := sheaf.RunID(req.GetRun())
+	if err := s.may(stream.Context(), run, &wire.Executions{First: []uint32{req.GetPartition()}, Count: []uint32{1}, Attempt: []uint32{req.GetAttempt()}}); err != nil {
+		return toStatus(err)
+	}
+	st, err := s.run(run)
 	if err != nil {
 		return toStatus(err)
 	}
-	f, err := st.OpenFile(store.Key{Partition: int(req.GetPartition()), Attempt: req.GetAttempt()}, req.GetOutput(), string(req.GetPath()), int64(req.GetOffset()), int64(req.GetLength()))
+	k := store.Key{Partition: int(req.GetPartition()), Attempt: req.GetAttempt()}
+	f, err := st.OpenFile(k, req.GetOutput(), string(req.GetPath()), int64(req.GetOffset()), int64(req.GetLength()))
 	if err != nil {
+		if listed := s.listed(st, k, req); listed != nil && sheaf.ClassOf(err) == sheaf.NotFound {
+			s.Lacks(run, k.Partition, k.Attempt, "a file of its output is gone")
+		}
 		return toStatus(err)
 	}
 	defer f.Close()
-	return copyPieces(f, func(b []byte) error { return stream.Send(&wire.FilePiece{Data: b}) })
+	sum := sha256.New()
+	if err := copyPieces(f, func(b []byte) error {
+		sum.Write(b)
+		return stream.Send(&wire.FilePiece{Data: b})
+	}); err != nil || req.GetOffset() > 0 || req.GetLength() > 0 {
+		return err
+	}
+	if listed := s.listed(st, k, req); listed != nil && listed.SHA256 != "" && listed.SHA256 != hex.EncodeToString(sum.Sum(nil)) {
+		s.Lacks(run, k.Partition, k.Attempt, "a file of its output is damaged")
+		return status.Errorf(codes.DataLoss, "file %q of output %q of %s is damaged: it is not as it was committed", output.Clip(listed.Path), listed.Output, sheaf.NewExecutionID(run, k.Partition, k.Attempt))
+	}
+	return nil
+}
+
+// serversOnly refuses what no token is for.
+func (s *Source) serversOnly(ctx context.Context) error {
+	if id, proven := wire.PeerOf(ctx); proven && id.Role != pki.Server {
+		return &sheaf.Error{Class: sheaf.Denied, Msg: fmt.Sprintf("only servers may ask this, and %s does", id)}
+	}
+	return nil
+}
+
+// maxListed is the longest manifest that is looked through for one file: whoever
+// reads the files of a longer one checks them by it.
+const maxListed = 256 << 10
+
+// listed is what the manifest of an attempt says of a file, or nil.
+func (s *Source) listed(st *store.Run, k store.Key, req *wire.ReadFileRequest) *sheaf.File {
+	rec, err := st.Record(k.Partition, k.Attempt)
+	if err != nil || len(rec.Manifest) > maxListed {
+		return nil
+	}
+	m, err := output.Decode(rec.Manifest)
+	if err != nil {
+		return nil
+	}
+	for i := range m.Files {
+		if f := &m.Files[i]; f.Output == req.GetOutput() && f.Path == string(req.GetPath()) && f.Link == "" {
+			return f
+		}
+	}
+	return nil
+}
+
+// may reports why the caller of ctx may not read outputs of a run; nil outputs are all
+// of it. Servers may read everything; another client shows a token for it. In plain text nobody can
+// be told from a server, and a token is checked where there is one.
+func (s *Source) may(ctx context.Context, run sheaf.RunID, outputs *wire.Executions) error {
+	token := datatoken.Shown(ctx)
+	id, proven := wire.PeerOf(ctx)
+	if token == nil && (!proven || id.Role == pki.Server) {
+		return nil
+	}
+	c, err := s.Keys.Check(token)
+	if err != nil {
+		return err
+	}
+	if proven && id.Role != pki.Server && id.Name != c.HolderName {
+		return &sheaf.Error{Class: sheaf.Denied, Msg: fmt.Sprintf("the data token is for node %s, and %s shows it", c.HolderName, id)}
+	}
+	return datatoken.Allows(c, run, outputs)
 }
 
 // ReadResult implements the service.
@@ -112,6 +193,10 @@ func (n *Nodes) ReadResult(req *wire.ReadResultRequest, stream grpc.ServerStream
 		return err
 	}
 	defer done()
+	// The manifest names what is in every output, so a token for one will do that was made for moving it.
+	if err := s.may(stream.Context(), sheaf.RunID(req.GetRun()), &wire.Executions{}); err != nil {
+		return toStatus(err)
+	}
 	st, err := s.run(sheaf.RunID(req.GetRun()))
 	if err != nil {
 		return toStatus(err)

@@ -17,11 +17,18 @@ var errUnknownRun = errors.New("executions of a run were assigned that was not d
 
 // Hello lists what the client has, for a stream that begins; see session.Handler.
 func (w *Worker) Hello(ctx context.Context, number uint64, out *session.Outbox) (*wire.Hello, error) {
+	kept, err := w.cfg.Store.Runs()
+	if err != nil {
+		return nil, err
+	}
 	var hello *wire.Hello
-	err := w.ask(ctx, func() {
+	err = w.ask(ctx, func() {
 		l := w.core.Hello()
 		hello = &wire.Hello{Node: string(w.cfg.Place.NodeID), Queued: l.Queued, Executing: l.Executing, Finished: l.Finished}
-		w.up.out, w.up.number, w.up.welcomed = out, number, false
+		for _, id := range kept {
+			hello.Kept = append(hello.Kept, string(id))
+		}
+		w.up.out, w.up.number, w.up.welcomed, w.up.deleted = out, number, false, nil
 	})
 	return hello, err
 }
@@ -58,6 +65,7 @@ func (w *Worker) receive(m *wire.FromServer) {
 	case *wire.FromServer_Welcome:
 		w.up.welcomed = true
 		w.up.lease = time.Duration(b.Welcome.GetLeaseMs()) * time.Millisecond
+		w.cfg.Keys.Learn(b.Welcome.GetDataKey(), b.Welcome.GetTimeMs())
 		w.core.Welcome(b.Welcome, w.now)
 		w.repeatPrepared()
 		w.sendPrepared()
@@ -77,6 +85,8 @@ func (w *Worker) receive(m *wire.FromServer) {
 	case *wire.FromServer_Lease:
 		w.up.lease = time.Duration(b.Lease.GetLeaseMs()) * time.Millisecond
 		w.core.Lease(w.now.Add(w.up.lease))
+	case *wire.FromServer_Fetch:
+		w.transfer(b.Fetch)
 	case *wire.FromServer_End:
 		id := sheaf.RunID(b.End.GetRun())
 		if w.core.Run(id) == nil && b.End.GetDelete() {

@@ -31,6 +31,7 @@ func (w *Worker) beginOwn(x *execution.Execution) {
 		m := &merge.Merge{
 			Run: x.Run.ID, Generation: x.Generation, Attempt: x.Attempt, Node: w.cfg.Place.NodeID, Job: d.job,
 			Dir: w.cfg.TempDir, Store: d.store, Leader: w.session.Leader, Peer: w.cfg.Peer,
+			Lacks: func(partition int, attempt uint32, reason string) { w.Lacks(x.Run.ID, partition, attempt, reason) },
 		}
 		run = m.Do
 	default:

@@ -217,6 +217,8 @@ func (w *Worker) deleteRun(id sheaf.RunID) {
 	w.durable.later(func() {
 		if err := w.cfg.Store.DeleteRun(id); err != nil {
 			w.log.Error("run's data not deleted", "run", id, "error", err)
+			return
 		}
+		w.post(func() { w.deleted(id) })
 	})
 }

@@ -31,6 +31,7 @@ type up struct {
 	welcomed bool            // Welcome has come on out
 	lease    time.Duration
 	prepared []*wire.PrepareResult // not sent yet
+	deleted  []string              // runs, to be confirmed
 	pulsed   time.Time
 	sequence uint64
 	rates    map[sheaf.RunID]float64 // as last told

@@ -25,6 +25,7 @@ import (
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/drivers/driverpb"
 	"github.com/sheaf-run/agent/drivers/plugin"
+	"github.com/sheaf-run/agent/internal/datatoken"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -58,7 +59,11 @@ type Config struct {
 	Sources    source.Config
 	TempDir    string // for spools
 	// Peer is the service of another node.
-	Peer   func(id sheaf.NodeID) (client wire.NodesClient, done func(), err error)
+	Peer func(id sheaf.NodeID) (client wire.NodesClient, done func(), err error)
+	// PeerAt is the service of the node at an address.
+	PeerAt func(address string) (wire.NodesClient, error)
+	// Keys take what the leader says of data tokens.
+	Keys   *datatoken.Keys
 	Logger *slog.Logger
 }
 
@@ -79,6 +84,8 @@ type Worker struct {
 	pool    chan struct{} // a token for each job of the disk that runs
 	jobs    sync.WaitGroup
 
+	transfers chan struct{} // a token for each batch that is copied
+
 	// The loop's own.
 	ctx     context.Context // of Run
 	core    *execution.Core
@@ -96,7 +103,7 @@ func New(cfg Config) *Worker {
 	w := &Worker{
 		cfg: cfg, log: cfg.Logger,
 		events: make(chan *driverpb.Event, eventBuffer), inbox: make(chan func(), inboxLen), done: make(chan struct{}),
-		pool:    make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		pool: make(chan struct{}, 2*runtime.GOMAXPROCS(0)), transfers: make(chan struct{}, transfersAtOnce),
 		core:    execution.New(execution.NewAccountant(execution.NeedOf(cfg.Resources), cfg.Slots)),
 		engines: map[string]*engine{},
 	}
@@ -230,6 +237,7 @@ func (w *Worker) drain(most int) {
 func (w *Worker) tick() {
 	w.core.Tick(w.now, func(r *execution.Run) time.Duration { return dataOf(r).grace() })
 	w.restIdle()
+	w.sendDeleted()
 	w.pulse(false)
 }
 

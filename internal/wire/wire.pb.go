@@ -1668,6 +1668,7 @@ type Welcome struct {
 	Kill          []*Executions          `protobuf:"bytes,3,rep,name=kill,proto3" json:"kill,omitempty"`                      // no longer valid
 	Start         []*Executions          `protobuf:"bytes,4,rep,name=start,proto3" json:"start,omitempty"`                    // queued at the client, valid: may begin
 	DataKey       []byte                 `protobuf:"bytes,5,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"` // Ed25519 public key: this term's data tokens are signed with its other half
+	TimeMs        int64                  `protobuf:"varint,6,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`   // cluster time now, by which data tokens expire
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1735,6 +1736,13 @@ func (x *Welcome) GetDataKey() []byte {
 		return x.DataKey
 	}
 	return nil
+}
+
+func (x *Welcome) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
 }
 
 // Lease extends the client's lease; it is granted only by a leader that has
@@ -2427,19 +2435,98 @@ func (x *ReadManifestRequest) GetCount() uint32 {
 	return 0
 }
 
+// DataClaims is what a data token says: its holder may read outputs of a run
+// from the nodes that have them. A token is these, signed by the leader.
+type DataClaims struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`                           // ID of the node that may read
+	HolderName    string                 `protobuf:"bytes,3,opt,name=holder_name,json=holderName,proto3" json:"holder_name,omitempty"` // and its name, which its certificate bears
+	Outputs       *Executions            `protobuf:"bytes,4,opt,name=outputs,proto3" json:"outputs,omitempty"`                         // which; without it all of the run
+	ExpiresMs     int64                  `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`   // cluster time
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataClaims) Reset() {
+	*x = DataClaims{}
+	mi := &file_wire_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataClaims) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataClaims) ProtoMessage() {}
+
+func (x *DataClaims) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataClaims.ProtoReflect.Descriptor instead.
+func (*DataClaims) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DataClaims) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *DataClaims) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *DataClaims) GetHolderName() string {
+	if x != nil {
+		return x.HolderName
+	}
+	return ""
+}
+
+func (x *DataClaims) GetOutputs() *Executions {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *DataClaims) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
 type ReadOutputsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Generation    uint32                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	MergeAttempt  uint32                 `protobuf:"varint,3,opt,name=merge_attempt,json=mergeAttempt,proto3" json:"merge_attempt,omitempty"` // 0 reads what is committed now, unfrozen
 	From          uint32                 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                                     // first partition wanted
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`                                      // who asks, and reads them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadOutputsRequest) Reset() {
 	*x = ReadOutputsRequest{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2538,7 @@ func (x *ReadOutputsRequest) String() string {
 func (*ReadOutputsRequest) ProtoMessage() {}
 
 func (x *ReadOutputsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2551,7 @@ func (x *ReadOutputsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputsRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadOutputsRequest) GetRun() string {
@@ -2495,6 +2582,13 @@ func (x *ReadOutputsRequest) GetFrom() uint32 {
 	return 0
 }
 
+func (x *ReadOutputsRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 // Outputs are committed outputs in partition order, as columns.
 type Outputs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2510,7 +2604,7 @@ type Outputs struct {
 
 func (x *Outputs) Reset() {
 	*x = Outputs{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2616,7 @@ func (x *Outputs) String() string {
 func (*Outputs) ProtoMessage() {}
 
 func (x *Outputs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2629,7 @@ func (x *Outputs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outputs.ProtoReflect.Descriptor instead.
 func (*Outputs) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Outputs) GetPartition() []uint32 {
@@ -2596,7 +2690,7 @@ type SealResultRequest struct {
 
 func (x *SealResultRequest) Reset() {
 	*x = SealResultRequest{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2702,7 @@ func (x *SealResultRequest) String() string {
 func (*SealResultRequest) ProtoMessage() {}
 
 func (x *SealResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +2715,7 @@ func (x *SealResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResultRequest.ProtoReflect.Descriptor instead.
 func (*SealResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SealResultRequest) GetRun() string {
@@ -2689,7 +2783,7 @@ type SealResultResponse struct {
 
 func (x *SealResultResponse) Reset() {
 	*x = SealResultResponse{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +2795,7 @@ func (x *SealResultResponse) String() string {
 func (*SealResultResponse) ProtoMessage() {}
 
 func (x *SealResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +2808,7 @@ func (x *SealResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResultResponse.ProtoReflect.Descriptor instead.
 func (*SealResultResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SealResultResponse) GetVerdict() Verdict {
@@ -2737,7 +2831,7 @@ type ReadSecretsRequest struct {
 
 func (x *ReadSecretsRequest) Reset() {
 	*x = ReadSecretsRequest{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +2843,7 @@ func (x *ReadSecretsRequest) String() string {
 func (*ReadSecretsRequest) ProtoMessage() {}
 
 func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +2856,7 @@ func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ReadSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadSecretsRequest) GetRun() string {
@@ -2795,7 +2889,7 @@ type ReadSecretsResponse struct {
 
 func (x *ReadSecretsResponse) Reset() {
 	*x = ReadSecretsResponse{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2901,7 @@ func (x *ReadSecretsResponse) String() string {
 func (*ReadSecretsResponse) ProtoMessage() {}
 
 func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2914,7 @@ func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ReadSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadSecretsResponse) GetSecrets() []*SecretValue {
@@ -2842,7 +2936,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2948,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2961,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SecretValue) GetName() string {
@@ -2901,7 +2995,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3007,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3020,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PreviewRequest) GetJobJson() []byte {
@@ -2957,7 +3051,7 @@ type PreviewReply struct {
 
 func (x *PreviewReply) Reset() {
 	*x = PreviewReply{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2969,7 +3063,7 @@ func (x *PreviewReply) String() string {
 func (*PreviewReply) ProtoMessage() {}
 
 func (x *PreviewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2982,7 +3076,7 @@ func (x *PreviewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewReply.ProtoReflect.Descriptor instead.
 func (*PreviewReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PreviewReply) GetBody() isPreviewReply_Body {
@@ -3041,7 +3135,7 @@ type PreviewTotal struct {
 
 func (x *PreviewTotal) Reset() {
 	*x = PreviewTotal{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3053,7 +3147,7 @@ func (x *PreviewTotal) String() string {
 func (*PreviewTotal) ProtoMessage() {}
 
 func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3066,7 +3160,7 @@ func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewTotal.ProtoReflect.Descriptor instead.
 func (*PreviewTotal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PreviewTotal) GetPartitions() uint32 {
@@ -3133,7 +3227,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3239,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3252,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReadLogRequest) GetRun() string {
@@ -3223,7 +3317,7 @@ type LogPiece struct {
 
 func (x *LogPiece) Reset() {
 	*x = LogPiece{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3329,7 @@ func (x *LogPiece) String() string {
 func (*LogPiece) ProtoMessage() {}
 
 func (x *LogPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3342,7 @@ func (x *LogPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPiece.ProtoReflect.Descriptor instead.
 func (*LogPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LogPiece) GetOffset() uint64 {
@@ -3294,7 +3388,7 @@ type ReadRecordsRequest struct {
 
 func (x *ReadRecordsRequest) Reset() {
 	*x = ReadRecordsRequest{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3400,7 @@ func (x *ReadRecordsRequest) String() string {
 func (*ReadRecordsRequest) ProtoMessage() {}
 
 func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3413,7 @@ func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadRecordsRequest) GetRun() string {
@@ -3382,7 +3476,7 @@ type ReadRecordsReply struct {
 
 func (x *ReadRecordsReply) Reset() {
 	*x = ReadRecordsReply{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +3488,7 @@ func (x *ReadRecordsReply) String() string {
 func (*ReadRecordsReply) ProtoMessage() {}
 
 func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +3501,7 @@ func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsReply.ProtoReflect.Descriptor instead.
 func (*ReadRecordsReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReadRecordsReply) GetPartition() uint32 {
@@ -3530,7 +3624,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3542,7 +3636,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3555,7 +3649,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReadFileRequest) GetRun() string {
@@ -3616,7 +3710,7 @@ type FilePiece struct {
 
 func (x *FilePiece) Reset() {
 	*x = FilePiece{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3722,7 @@ func (x *FilePiece) String() string {
 func (*FilePiece) ProtoMessage() {}
 
 func (x *FilePiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3735,7 @@ func (x *FilePiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilePiece.ProtoReflect.Descriptor instead.
 func (*FilePiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FilePiece) GetData() []byte {
@@ -3661,7 +3755,7 @@ type ReadResultRequest struct {
 
 func (x *ReadResultRequest) Reset() {
 	*x = ReadResultRequest{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3673,7 +3767,7 @@ func (x *ReadResultRequest) String() string {
 func (*ReadResultRequest) ProtoMessage() {}
 
 func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3686,7 +3780,7 @@ func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResultRequest.ProtoReflect.Descriptor instead.
 func (*ReadResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReadResultRequest) GetRun() string {
@@ -3713,7 +3807,7 @@ type ResultPiece struct {
 
 func (x *ResultPiece) Reset() {
 	*x = ResultPiece{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +3819,7 @@ func (x *ResultPiece) String() string {
 func (*ResultPiece) ProtoMessage() {}
 
 func (x *ResultPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +3832,7 @@ func (x *ResultPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultPiece.ProtoReflect.Descriptor instead.
 func (*ResultPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ResultPiece) GetData() []byte {
@@ -3761,7 +3855,7 @@ type KeyringRequest struct {
 
 func (x *KeyringRequest) Reset() {
 	*x = KeyringRequest{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3773,7 +3867,7 @@ func (x *KeyringRequest) String() string {
 func (*KeyringRequest) ProtoMessage() {}
 
 func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +3880,7 @@ func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringRequest.ProtoReflect.Descriptor instead.
 func (*KeyringRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *KeyringRequest) GetOperation() string {
@@ -3821,7 +3915,7 @@ type KeyringResponse struct {
 
 func (x *KeyringResponse) Reset() {
 	*x = KeyringResponse{}
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3833,7 +3927,7 @@ func (x *KeyringResponse) String() string {
 func (*KeyringResponse) ProtoMessage() {}
 
 func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3846,7 +3940,7 @@ func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringResponse.ProtoReflect.Descriptor instead.
 func (*KeyringResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{46}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *KeyringResponse) GetIds() []string {
@@ -3872,7 +3966,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3884,7 +3978,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3897,7 +3991,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{47}
+	return file_wire_proto_rawDescGZIP(), []int{48}
 }
 
 // StatsResponse says it.
@@ -3912,7 +4006,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3924,7 +4018,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3937,7 +4031,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{48}
+	return file_wire_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StatsResponse) GetLastContactMs() int64 {
@@ -3971,7 +4065,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3983,7 +4077,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3996,7 +4090,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{49}
+	return file_wire_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *LeaveRequest) GetServer() string {
@@ -4014,7 +4108,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4026,7 +4120,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4039,7 +4133,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{50}
+	return file_wire_proto_rawDescGZIP(), []int{51}
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -4171,13 +4265,14 @@ const file_wire_proto_rawDesc = "" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05token\x18\x06 \x01(\fR\x05token\x12#\n" +
 	"\rmerge_attempt\x18\a \x01(\rR\fmergeAttempt\x12#\n" +
-	"\rmerged_digest\x18\b \x01(\fR\fmergedDigest\"\xb3\x01\n" +
+	"\rmerged_digest\x18\b \x01(\fR\fmergedDigest\"\xcc\x01\n" +
 	"\aWelcome\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\rR\aleaseMs\x12-\n" +
 	"\x04kill\x18\x03 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\x04kill\x12/\n" +
 	"\x05start\x18\x04 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\x05start\x12\x19\n" +
-	"\bdata_key\x18\x05 \x01(\fR\adataKey\">\n" +
+	"\bdata_key\x18\x05 \x01(\fR\adataKey\x12\x17\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\">\n" +
 	"\x05Lease\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\rR\aleaseMs\"`\n" +
@@ -4238,14 +4333,24 @@ const file_wire_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12#\n" +
 	"\rsplit_attempt\x18\x02 \x01(\rR\fsplitAttempt\x12\x14\n" +
 	"\x05first\x18\x03 \x01(\rR\x05first\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\rR\x05count\"\x7f\n" +
+	"\x05count\x18\x04 \x01(\rR\x05count\"\xab\x01\n" +
+	"\n" +
+	"DataClaims\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x1f\n" +
+	"\vholder_name\x18\x03 \x01(\tR\n" +
+	"holderName\x123\n" +
+	"\aoutputs\x18\x04 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\"\x93\x01\n" +
 	"\x12ReadOutputsRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\rR\n" +
 	"generation\x12#\n" +
 	"\rmerge_attempt\x18\x03 \x01(\rR\fmergeAttempt\x12\x12\n" +
-	"\x04from\x18\x04 \x01(\rR\x04from\"\x99\x01\n" +
+	"\x04from\x18\x04 \x01(\rR\x04from\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\x99\x01\n" +
 	"\aOutputs\x12\x1c\n" +
 	"\tpartition\x18\x01 \x03(\rR\tpartition\x12\x18\n" +
 	"\aattempt\x18\x02 \x03(\rR\aattempt\x12\x12\n" +
@@ -4414,7 +4519,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_wire_proto_goTypes = []any{
 	(Kind)(0),                   // 0: sheaf.wire.v1.Kind
 	(Verdict)(0),                // 1: sheaf.wire.v1.Verdict
@@ -4445,30 +4550,31 @@ var file_wire_proto_goTypes = []any{
 	(*PutManifestRequest)(nil),  // 26: sheaf.wire.v1.PutManifestRequest
 	(*PutManifestResponse)(nil), // 27: sheaf.wire.v1.PutManifestResponse
 	(*ReadManifestRequest)(nil), // 28: sheaf.wire.v1.ReadManifestRequest
-	(*ReadOutputsRequest)(nil),  // 29: sheaf.wire.v1.ReadOutputsRequest
-	(*Outputs)(nil),             // 30: sheaf.wire.v1.Outputs
-	(*SealResultRequest)(nil),   // 31: sheaf.wire.v1.SealResultRequest
-	(*SealResultResponse)(nil),  // 32: sheaf.wire.v1.SealResultResponse
-	(*ReadSecretsRequest)(nil),  // 33: sheaf.wire.v1.ReadSecretsRequest
-	(*ReadSecretsResponse)(nil), // 34: sheaf.wire.v1.ReadSecretsResponse
-	(*SecretValue)(nil),         // 35: sheaf.wire.v1.SecretValue
-	(*PreviewRequest)(nil),      // 36: sheaf.wire.v1.PreviewRequest
-	(*PreviewReply)(nil),        // 37: sheaf.wire.v1.PreviewReply
-	(*PreviewTotal)(nil),        // 38: sheaf.wire.v1.PreviewTotal
-	(*ReadLogRequest)(nil),      // 39: sheaf.wire.v1.ReadLogRequest
-	(*LogPiece)(nil),            // 40: sheaf.wire.v1.LogPiece
-	(*ReadRecordsRequest)(nil),  // 41: sheaf.wire.v1.ReadRecordsRequest
-	(*ReadRecordsReply)(nil),    // 42: sheaf.wire.v1.ReadRecordsReply
-	(*ReadFileRequest)(nil),     // 43: sheaf.wire.v1.ReadFileRequest
-	(*FilePiece)(nil),           // 44: sheaf.wire.v1.FilePiece
-	(*ReadResultRequest)(nil),   // 45: sheaf.wire.v1.ReadResultRequest
-	(*ResultPiece)(nil),         // 46: sheaf.wire.v1.ResultPiece
-	(*KeyringRequest)(nil),      // 47: sheaf.wire.v1.KeyringRequest
-	(*KeyringResponse)(nil),     // 48: sheaf.wire.v1.KeyringResponse
-	(*StatsRequest)(nil),        // 49: sheaf.wire.v1.StatsRequest
-	(*StatsResponse)(nil),       // 50: sheaf.wire.v1.StatsResponse
-	(*LeaveRequest)(nil),        // 51: sheaf.wire.v1.LeaveRequest
-	(*LeaveResponse)(nil),       // 52: sheaf.wire.v1.LeaveResponse
+	(*DataClaims)(nil),          // 29: sheaf.wire.v1.DataClaims
+	(*ReadOutputsRequest)(nil),  // 30: sheaf.wire.v1.ReadOutputsRequest
+	(*Outputs)(nil),             // 31: sheaf.wire.v1.Outputs
+	(*SealResultRequest)(nil),   // 32: sheaf.wire.v1.SealResultRequest
+	(*SealResultResponse)(nil),  // 33: sheaf.wire.v1.SealResultResponse
+	(*ReadSecretsRequest)(nil),  // 34: sheaf.wire.v1.ReadSecretsRequest
+	(*ReadSecretsResponse)(nil), // 35: sheaf.wire.v1.ReadSecretsResponse
+	(*SecretValue)(nil),         // 36: sheaf.wire.v1.SecretValue
+	(*PreviewRequest)(nil),      // 37: sheaf.wire.v1.PreviewRequest
+	(*PreviewReply)(nil),        // 38: sheaf.wire.v1.PreviewReply
+	(*PreviewTotal)(nil),        // 39: sheaf.wire.v1.PreviewTotal
+	(*ReadLogRequest)(nil),      // 40: sheaf.wire.v1.ReadLogRequest
+	(*LogPiece)(nil),            // 41: sheaf.wire.v1.LogPiece
+	(*ReadRecordsRequest)(nil),  // 42: sheaf.wire.v1.ReadRecordsRequest
+	(*ReadRecordsReply)(nil),    // 43: sheaf.wire.v1.ReadRecordsReply
+	(*ReadFileRequest)(nil),     // 44: sheaf.wire.v1.ReadFileRequest
+	(*FilePiece)(nil),           // 45: sheaf.wire.v1.FilePiece
+	(*ReadResultRequest)(nil),   // 46: sheaf.wire.v1.ReadResultRequest
+	(*ResultPiece)(nil),         // 47: sheaf.wire.v1.ResultPiece
+	(*KeyringRequest)(nil),      // 48: sheaf.wire.v1.KeyringRequest
+	(*KeyringResponse)(nil),     // 49: sheaf.wire.v1.KeyringResponse
+	(*StatsRequest)(nil),        // 50: sheaf.wire.v1.StatsRequest
+	(*StatsResponse)(nil),       // 51: sheaf.wire.v1.StatsResponse
+	(*LeaveRequest)(nil),        // 52: sheaf.wire.v1.LeaveRequest
+	(*LeaveResponse)(nil),       // 53: sheaf.wire.v1.LeaveResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	0,  // 0: sheaf.wire.v1.Executions.kind:type_name -> sheaf.wire.v1.Kind
@@ -4505,44 +4611,45 @@ var file_wire_proto_depIdxs = []int32{
 	2,  // 31: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
 	24, // 32: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
 	25, // 33: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	1,  // 34: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
-	35, // 35: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
-	38, // 36: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
-	6,  // 37: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
-	8,  // 38: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
-	26, // 39: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
-	28, // 40: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
-	29, // 41: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
-	31, // 42: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
-	33, // 43: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
-	36, // 44: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
-	39, // 45: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
-	41, // 46: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
-	43, // 47: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
-	45, // 48: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
-	47, // 49: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
-	49, // 50: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
-	51, // 51: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
-	7,  // 52: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
-	17, // 53: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
-	27, // 54: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
-	24, // 55: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
-	30, // 56: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
-	32, // 57: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
-	34, // 58: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
-	37, // 59: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
-	40, // 60: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
-	42, // 61: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
-	44, // 62: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
-	46, // 63: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
-	48, // 64: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
-	50, // 65: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
-	52, // 66: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
-	52, // [52:67] is the sub-list for method output_type
-	37, // [37:52] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	2,  // 34: sheaf.wire.v1.DataClaims.outputs:type_name -> sheaf.wire.v1.Executions
+	1,  // 35: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
+	36, // 36: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
+	39, // 37: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
+	6,  // 38: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
+	8,  // 39: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
+	26, // 40: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
+	28, // 41: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
+	30, // 42: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
+	32, // 43: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
+	34, // 44: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
+	37, // 45: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
+	40, // 46: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
+	42, // 47: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
+	44, // 48: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
+	46, // 49: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
+	48, // 50: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
+	50, // 51: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
+	52, // 52: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
+	7,  // 53: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
+	17, // 54: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
+	27, // 55: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
+	24, // 56: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
+	31, // 57: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
+	33, // 58: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
+	35, // 59: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
+	38, // 60: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
+	41, // 61: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
+	43, // 62: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
+	45, // 63: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
+	47, // 64: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
+	49, // 65: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
+	51, // 66: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
+	53, // 67: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
+	53, // [53:68] is the sub-list for method output_type
+	38, // [38:53] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4576,7 +4683,7 @@ func file_wire_proto_init() {
 		(*PutManifestRequest_Chunk)(nil),
 		(*PutManifestRequest_Seal)(nil),
 	}
-	file_wire_proto_msgTypes[35].OneofWrappers = []any{
+	file_wire_proto_msgTypes[36].OneofWrappers = []any{
 		(*PreviewReply_PartitionJson)(nil),
 		(*PreviewReply_Total)(nil),
 	}
@@ -4586,7 +4693,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -40,6 +40,11 @@ func releases(node sheaf.NodeID, session uint64, free, lost []*wire.Executions, 
 	return all
 }
 
+// Free makes the commands that end executions of a node at no cost.
+func Free(node sheaf.NodeID, session uint64, free []*wire.Executions) []*fsm.Release {
+	return releases(node, session, free, nil, false)
+}
+
 // like is an empty list of the same run and kind.
 func like(e *wire.Executions) *wire.Executions {
 	return &wire.Executions{Run: e.Run, Generation: e.Generation, Kind: e.Kind}

@@ -20,6 +20,7 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 	if reply.Err != nil {
 		return
 	}
+	defer t.drains.poke()
 	snap := t.Store.Snapshot()
 	for _, id := range live {
 		if r := snap.Run(id); r == nil || r.Status.Terminal() {
@@ -58,10 +59,18 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 	case *fsm.Command_CancelRun:
 		t.runChanged(sheaf.RunID(b.CancelRun.Run))
 	case *fsm.Command_DeleteRun:
-		t.runChanged(sheaf.RunID(b.DeleteRun.Run))
+		for _, id := range append([]string{b.DeleteRun.Run}, b.DeleteRun.More...) {
+			if stone := snap.Tombstone(sheaf.RunID(id)); stone != nil {
+				t.history.bury(stone.Run, stone.DeletedMs)
+				t.runChanged(stone.Run)
+			}
+		}
 	case *fsm.Command_WriteNamespace:
-		if b.WriteNamespace.Delete {
-			poke(t.reap) // runs that were over went with it
+		if b.WriteNamespace.Delete { // runs that were over went with it
+			for stone := range snap.Tombstones() {
+				t.history.bury(stone.Run, stone.DeletedMs)
+			}
+			poke(t.reap)
 		}
 	case *fsm.Command_Release:
 		if b.Release.Reconciled {
@@ -78,6 +87,9 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 				t.noteDeadline(r)
 			}
 		}
+	case *fsm.Command_ChangeNode:
+		t.nodesChanged()
+		poke(t.drains.wake)
 	case *fsm.Command_RegisterNode, *fsm.Command_SetNodeEligibility, *fsm.Command_NodeLost, *fsm.Command_AdvanceTime:
 		t.nodesChanged()
 	}
@@ -120,12 +132,14 @@ func (t *Term) nodesChanged() {
 
 func (t *Term) look(r *state.Run) {
 	if r.Status.Terminal() {
+		t.history.add(r)
 		t.broker.Forget(r.ID)
 		t.track.over(r.ID)
 		t.hub.RunOver(r.ID)
 		poke(t.reap)
 		return
 	}
+	t.history.again(r.ID)
 	if r.Masked() || r.Backups > 0 {
 		t.hub.CheckKills()
 	}

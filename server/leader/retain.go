@@ -1,9 +1,7 @@
 package leader
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
@@ -15,9 +13,12 @@ import (
 const (
 	// reapPause gathers runs that end one after the other into one look at retention.
 	reapPause = time.Second
-	// stonesFor is how long a tombstone stays at least, so that a node that was away
-	// for less hears of the deletion when it comes back.
-	stonesFor = 24 * time.Hour
+	// stonesFor is how long a tombstone stays at least: a submission that is
+	// repeated for as long is not taken for a new run.
+	stonesFor = 10 * time.Minute
+	// deleteAtOnce is how many runs one command deletes: with names of 64 bytes half
+	// of what a command may hold.
+	deleteAtOnce = 500
 	// reapAtOnce is how many tombstones one command removes; names of 64 bytes, it stays
 	// well below the limit of a command.
 	reapAtOnce = 500
@@ -29,9 +30,8 @@ const (
 // nodes, and removes tombstones that nobody needs any more. It looks when a run ends, when
 // one is deleted, and when the next grows too old.
 func (t *Term) keepRetention(ctx context.Context) error {
-	told := map[sheaf.RunID]map[sheaf.NodeID]bool{}
 	for {
-		next, err := t.retain(ctx, told)
+		next, err := t.retain(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -56,66 +56,83 @@ func (t *Term) keepRetention(ctx context.Context) error {
 }
 
 // retain does what is due, and says when the next will be; 0 is when something happens.
-func (t *Term) retain(ctx context.Context, told map[sheaf.RunID]map[sheaf.NodeID]bool) (next time.Duration, err error) {
-	snap := t.Store.Snapshot()
-	var over []*state.Run
-	for r := range snap.Runs() {
-		if r.Status.Terminal() {
-			over = append(over, r)
+func (t *Term) retain(ctx context.Context) (next time.Duration, err error) {
+	for {
+		var runs []sheaf.RunID
+		if runs, next = t.history.due(t.clock.nowMs(), t.KeepRuns, t.KeepFor, t.KeepLeast, deleteAtOnce); len(runs) == 0 {
+			break
 		}
-	}
-	slices.SortFunc(over, func(a, b *state.Run) int { // the newest first
-		return cmp.Or(cmp.Compare(b.EndedMs, a.EndedMs), cmp.Compare(b.Created, a.Created))
-	})
-	now := t.clock.nowMs()
-	for i, r := range over {
-		age := time.Duration(now-r.EndedMs) * time.Millisecond
-		if i < t.KeepRuns && age < t.KeepFor {
-			next = sooner(next, t.KeepFor-age)
-			continue
-		}
-		if _, err := t.apply(ctx, &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: string(r.ID)}}}); err != nil && sheaf.ClassOf(err) != sheaf.Conflict {
+		if err := t.deleteRuns(ctx, runs); err != nil {
+			for _, id := range runs { // another time
+				if r := t.Store.Snapshot().Run(id); r != nil && r.Status.Terminal() {
+					t.history.add(r)
+				}
+			}
 			return 0, err
 		}
-		t.Logger.Info("deleted an old run", "run", r.ID, "ended", time.UnixMilli(r.EndedMs).UTC())
 	}
-	return t.buryAll(ctx, told, next)
+	t.tellDeleted()
+	for {
+		gone, wait := t.history.forgotten(t.clock.nowMs(), stonesFor, reapAtOnce)
+		next = sooner(next, wait)
+		if len(gone) == 0 {
+			return next, nil
+		}
+		if _, err := t.apply(ctx, &fsm.Command{Body: &fsm.Command_ReapRuns{ReapRuns: &fsm.ReapRuns{Runs: gone}}}); err != nil {
+			return 0, err
+		}
+	}
 }
 
-// buryAll tells every node of each deletion, and removes tombstones that are old
-// and of which every ready node was told.
-func (t *Term) buryAll(ctx context.Context, told map[sheaf.RunID]map[sheaf.NodeID]bool, next time.Duration) (time.Duration, error) {
+// deleteRuns deletes runs that are over with one entry. Those that were
+// retried or deleted meanwhile are passed over.
+func (t *Term) deleteRuns(ctx context.Context, runs []sheaf.RunID) error {
 	snap := t.Store.Snapshot()
-	now := t.clock.nowMs()
-	var gone []string
-	for stone := range snap.Tombstones() {
-		if told[stone.Run] == nil {
-			told[stone.Run] = map[sheaf.NodeID]bool{}
+	c := &fsm.DeleteRun{}
+	for _, id := range runs {
+		if r := snap.Run(id); r == nil || !r.Status.Terminal() {
+			continue
 		}
-		all := true
+		if c.Run == "" {
+			c.Run = string(id)
+		} else {
+			c.More = append(c.More, string(id))
+		}
+	}
+	if c.Run == "" {
+		return nil
+	}
+	_, err := t.apply(ctx, &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: c}})
+	if class := sheaf.ClassOf(err); err != nil && class != sheaf.Conflict && class != sheaf.NotFound {
+		return err
+	}
+	t.Logger.Info("deleted old runs", "runs", 1+len(c.More), "first", c.Run)
+	return nil
+}
+
+// tellDeleted tells every node of new deletions. One that is not connected says
+// with its next session what it keeps, and hears then what of it is deleted.
+func (t *Term) tellDeleted() {
+	graves := t.history.untold()
+	if len(graves) == 0 {
+		return
+	}
+	snap := t.Store.Snapshot()
+	for _, g := range graves {
+		waits := map[sheaf.NodeID]bool{}
+		t.history.told(g, waits)
 		for n := range snap.Nodes() {
-			if !told[stone.Run][n.ID] && n.Status == sheaf.NodeReady {
-				// One that connects later hears of it from its session's beginning.
-				told[stone.Run][n.ID] = t.hub.DeleteOutputs(n.ID, stone.Run)
-				all = all && told[stone.Run][n.ID]
+			if n.Status == sheaf.NodeReady && t.history.tell(g, n.ID) && !t.hub.DeleteOutputs(n.ID, g.run) {
+				t.history.confirmed(n.ID, []string{string(g.run)})
 			}
 		}
-		left := stonesFor - time.Duration(now-stone.DeletedMs)*time.Millisecond
-		if left > 0 {
-			next = sooner(next, left)
-		} else if all && len(gone) < reapAtOnce {
-			gone = append(gone, string(stone.Run))
-			delete(told, stone.Run)
-		}
 	}
-	if len(gone) == 0 {
-		return next, nil
-	}
-	if len(gone) == reapAtOnce {
-		poke(t.reap)
-	}
-	_, err := t.apply(ctx, &fsm.Command{Body: &fsm.Command_ReapRuns{ReapRuns: &fsm.ReapRuns{Runs: gone}}})
-	return next, err
+}
+
+// Deleted implements rpc.Observer.
+func (t *Term) Deleted(node sheaf.NodeID, runs []string) {
+	t.history.confirmed(node, runs)
+	poke(t.reap)
 }
 
 // sooner is the lesser of two waits, of which 0 is for ever.

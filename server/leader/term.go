@@ -43,6 +43,8 @@ type Config struct {
 	// KeepRuns and KeepFor bound how many runs that are over are kept, and how long.
 	KeepRuns int
 	KeepFor  time.Duration
+	// KeepLeast is how long each is kept at least, so that who submitted it learns how it ended.
+	KeepLeast time.Duration
 	// Lease is how long a node may work on after it was last heard of, Grace what is
 	// added before it is declared lost.
 	Lease, Grace time.Duration
@@ -61,6 +63,9 @@ type Term struct {
 	watch    *liveness.Watch
 	track    *tracker
 	suspects suspects
+	history  *history
+	drains   *drains
+	lacking  lacking
 	back     takeBacks
 
 	deadlines    chan struct{} // each of size 1
@@ -75,7 +80,8 @@ func New(c Config) *Term {
 	snap := c.Store.Snapshot()
 	t := &Term{
 		Config: c, clock: newClock(snap.TimeMs()), broker: broker.New(), track: newTracker(),
-		back:      newTakeBacks(),
+		back:    newTakeBacks(),
+		history: newHistory(snap), drains: newDrains(), lacking: lacking{wake: make(chan struct{}, 1)},
 		deadlines: make(chan struct{}, 1), outputs: make(chan struct{}, 1), reap: make(chan struct{}, 1),
 	}
 	var alive []sheaf.NodeID
@@ -87,7 +93,7 @@ func New(c Config) *Term {
 	t.watch = liveness.NewWatch(alive, c.Lease+c.Grace)
 	t.hub = rpc.NewHub(rpc.HubConfig{
 		Term: c.Number, Lease: c.Lease, Log: t, Snapshot: c.Store.Snapshot, Verify: c.Log.VerifyLeader, Barrier: c.Log.Barrier,
-		Renew: t.watch.Renew, Observer: t, Logger: c.Logger,
+		Renew: t.watch.Renew, NowMs: t.clock.nowMs, Observer: t, Logger: c.Logger,
 	})
 	t.planner = planner.New(t, c.Store.Snapshot, t.placed)
 	return t
@@ -111,6 +117,8 @@ func (t *Term) Run(ctx context.Context, begun func()) error {
 	g.Go(func() error { return t.keepTime(ctx) })
 	g.Go(func() error { return t.keepOutputs(ctx) })
 	g.Go(func() error { return t.keepRetention(ctx) })
+	g.Go(func() error { return t.keepDrains(ctx) })
+	g.Go(func() error { return t.keepLacking(ctx) })
 	g.Go(func() error { return t.keepSuspects(ctx) })
 	g.Go(func() error { return t.keepTokens(ctx) })
 	g.Go(func() error { return t.keepBack(ctx) })
@@ -220,6 +228,11 @@ func (t *Term) Connected(node sheaf.NodeID, connected bool) {
 	if connected {
 		t.holdBack()
 	}
+	if !connected {
+		t.history.gone(node)
+		poke(t.reap)
+	}
+	t.drains.poke()
 }
 
 // Dead are the evaluations that were laid aside.

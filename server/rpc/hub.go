@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sheaf-run/agent/internal/datatoken"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/dispatch"
 	"github.com/sheaf-run/agent/server/fsm"
@@ -31,6 +32,12 @@ type Observer interface {
 	Pulse(node sheaf.NodeID, p *wire.Pulse)
 	// Connected says that a node's session has begun or ended.
 	Connected(node sheaf.NodeID, connected bool)
+	// Fetched says what a node has copied of what it was told to fetch.
+	Fetched(node sheaf.NodeID, f *wire.Fetched)
+	// Lacking says that a node does not have committed outputs any more.
+	Lacking(node sheaf.NodeID, l *wire.Lacking)
+	// Deleted says that a node keeps nothing more of runs that were deleted.
+	Deleted(node sheaf.NodeID, runs []string)
 }
 
 // HubConfig is what a term offers its sessions.
@@ -47,6 +54,8 @@ type HubConfig struct {
 	Renew    func(node sheaf.NodeID, at time.Time)
 	Observer Observer
 	Logger   *slog.Logger
+	// NowMs is cluster time.
+	NowMs func() int64
 }
 
 // Hub is the sessions of one term.
@@ -54,6 +63,7 @@ type Hub struct {
 	HubConfig
 	results *collector
 	verify  *verifier
+	tokens  *datatoken.Signer // of this term
 
 	mu       sync.Mutex
 	core     *dispatch.Core
@@ -70,7 +80,7 @@ var errReplaced = &sheaf.Error{Class: sheaf.Unavailable, Msg: "the node has open
 
 // NewHub makes the hub of a term that begins.
 func NewHub(c HubConfig) *Hub {
-	h := &Hub{HubConfig: c, core: dispatch.New(), sessions: map[sheaf.NodeID]*session{}}
+	h := &Hub{HubConfig: c, core: dispatch.New(), sessions: map[sheaf.NodeID]*session{}, tokens: datatoken.NewSigner()}
 	h.results = newCollector(c.Log, c.Observer.Ended)
 	h.verify = newVerifier(c.Verify)
 	return h
@@ -163,6 +173,58 @@ func (h *Hub) DeleteOutputs(node sheaf.NodeID, run sheaf.RunID) bool {
 	}
 	s.tell(&wire.FromServer{Body: &wire.FromServer_End{End: &wire.RunEnd{Run: string(run), Delete: true}}})
 	return true
+}
+
+// Fetch tells a node to copy outputs from another, with a token to read them. It
+// reports whether the node has a session to be told on.
+func (h *Hub) Fetch(node, from *sheaf.Node, f *wire.Fetch) bool {
+	f.From, f.Address = string(from.ID), from.Address
+	f.Token = h.token(node, sheaf.RunID(f.Outputs.Run), f.Outputs)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.sessions[node.ID]
+	if s == nil || !s.open {
+		return false
+	}
+	s.tell(&wire.FromServer{Body: &wire.FromServer_Fetch{Fetch: f}})
+	return true
+}
+
+// token lets a node read outputs of a run from others; nil outputs are all.
+func (h *Hub) token(holder *sheaf.Node, run sheaf.RunID, outputs *wire.Executions) []byte {
+	return h.tokens.Sign(&wire.DataClaims{
+		Run: string(run), Holder: string(holder.ID), HolderName: holder.Name, Outputs: outputs,
+		ExpiresMs: h.NowMs() + datatoken.Lifetime.Milliseconds(),
+	})
+}
+
+// Free ends all that is assigned to a node, at no cost to it, and has the node end it.
+func (h *Hub) Free(ctx context.Context, node sheaf.NodeID) error {
+	snap := h.Snapshot()
+	n := snap.Node(node)
+	if n == nil {
+		return nil
+	}
+	var free []*wire.Executions
+	for r := range snap.LiveRuns() {
+		free = append(free, snap.ValidOn(r, n.Number)...)
+	}
+	for _, c := range dispatch.Free(node, n.Session, free) {
+		reply, err := h.apply(ctx, &fsm.Command{Body: &fsm.Command_Release{Release: c}})
+		if err != nil {
+			return fmt.Errorf("end what runs on node %s: %w", node, err)
+		}
+		h.mu.Lock()
+		kills := h.core.Ended(node, reply.Ended)
+		s := h.sessions[node]
+		h.mu.Unlock()
+		for _, e := range kills {
+			if s != nil {
+				s.tell(&wire.FromServer{Body: &wire.FromServer_Kill{Kill: e}})
+			}
+		}
+	}
+	return nil
 }
 
 // Ping has a node that gossip holds for dead show itself: a broken stream ends at the next write.

@@ -45,6 +45,12 @@ func (s *session) handle(ctx context.Context, m *wire.FromClient) error {
 		return s.pulse(ctx, b.Pulse)
 	case *wire.FromClient_Prepared:
 		return s.prepared(ctx, b.Prepared)
+	case *wire.FromClient_Fetched:
+		s.hub.Observer.Fetched(s.node, b.Fetched)
+	case *wire.FromClient_Lacking:
+		s.hub.Observer.Lacking(s.node, b.Lacking)
+	case *wire.FromClient_Deleted:
+		s.hub.Observer.Deleted(s.node, b.Deleted.GetRuns())
 	case *wire.FromClient_Hello:
 		return &sheaf.Error{Class: sheaf.Invalid, Msg: "a session says hello once"}
 	default:

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/state"
@@ -214,7 +215,17 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		return nil
 	}
 	names := &nodeNames{snap: snap, place: map[uint32]uint32{}}
-	out := &wire.Outputs{}
+	reader := snap.Node(sheaf.NodeID(req.Node))
+	if id, ok := wire.PeerOf(st.Context()); ok && id.Role == pki.Client && reader != nil && reader.Name != id.Name {
+		return &sheaf.Error{Class: sheaf.Denied, Msg: fmt.Sprintf("%s asks for a data token for node %s", id, reader.Name)}
+	}
+	fresh := func() *wire.Outputs {
+		if reader == nil {
+			return &wire.Outputs{}
+		}
+		return &wire.Outputs{Token: h.token(&reader.Node, r.ID, nil)}
+	}
+	out := fresh()
 	for i := int(req.From); i < r.Partitions.Len(); {
 		ranges := r.RangesFrom(sheaf.PartitionSucceeded, i, 1)
 		if len(ranges) == 0 {
@@ -230,7 +241,7 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 				if err := st.Send(out); err != nil {
 					return err
 				}
-				out = &wire.Outputs{}
+				out = fresh()
 				clear(names.place)
 			}
 		}

@@ -160,6 +160,7 @@ func (s *session) serve(ctx context.Context, st stream, hello *wire.Hello) error
 	h.Renew(s.node, asked)
 	if err := st.Send(&wire.FromServer{Body: &wire.FromServer_Welcome{Welcome: &wire.Welcome{
 		Term: h.Term, LeaseMs: uint32(h.Lease.Milliseconds()), Kill: rec.Kill, Start: rec.Start,
+		DataKey: h.tokens.Public(), TimeMs: h.NowMs(),
 	}}}); err != nil {
 		return err
 	}
@@ -223,8 +224,12 @@ func (s *session) catchUp(st stream, hello *wire.Hello, start []*wire.Executions
 			}
 		}
 	}
-	for t := range snap.Tombstones() {
-		s.tell(&wire.FromServer{Body: &wire.FromServer_End{End: &wire.RunEnd{Run: string(t.Run), Delete: true}}})
+	// What was deleted while the node was away, however long that was: all that
+	// it keeps and the log does not know.
+	for _, run := range hello.Kept {
+		if snap.Run(sheaf.RunID(run)) == nil {
+			s.tell(&wire.FromServer{Body: &wire.FromServer_End{End: &wire.RunEnd{Run: run, Delete: true}}})
+		}
 	}
 	return nil
 }

@@ -125,11 +125,19 @@ func (r *Run) NodeCounts() []table.NodeCount {
 	return r.Partitions.NodeCounts()
 }
 
-// OutputsOn is how many committed outputs and merged results lie on a node.
+// OutputsOn is how many committed outputs and merged results lie on a node, but
+// for those that are known to be lost.
 func (r *Run) OutputsOn(node uint32) int {
 	n := 0
 	if r.Partitions != nil {
 		n = int(r.Partitions.OnNode(node).Committed)
+		for _, l := range r.Lost {
+			for i := l.First; i <= l.Last && n > 0; i++ {
+				if row := r.Partitions.Row(i); row.State == sheaf.PartitionSucceeded && row.Node == node {
+					n--
+				}
+			}
+		}
 	}
 	if r.Result.Sealed && r.Result.Node == node {
 		n++

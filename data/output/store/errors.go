@@ -34,6 +34,19 @@ func (s *Store) Damaged() []Damage {
 	return slices.Clone(s.damage)
 }
 
+// Lacks says why reading a record failed for good: it is gone or damaged. It is empty for
+// any other error.
+func Lacks(err error) string {
+	var d *Damage
+	switch {
+	case errors.As(err, &d):
+		return "its record is damaged: " + d.What
+	case sheaf.ClassOf(err) == sheaf.NotFound && err != nil:
+		return "its record is gone"
+	}
+	return ""
+}
+
 // found takes note of damage.
 func (s *Store) found(d *Damage) {
 	s.log.Error("a file of the store is damaged", "file", d.File, "offset", d.Offset, "what", d.What)
