@@ -152,6 +152,19 @@ func freePort(t *testing.T) string {
 // start starts the process, also after kill, on the same data directory.
 func (a *agent) start() {
 	a.t.Helper()
+	ready := a.begin()
+	select {
+	case a.address = <-ready:
+	case <-a.exited:
+		a.t.Fatalf("the agent ended before it was ready:\n%s", a.stderr)
+	case <-time.After(patience):
+		a.t.Fatalf("the agent is not ready after %s:\n%s", patience, a.stderr)
+	}
+}
+
+// begin is start without the wait; the channel gives the address when the agent is ready.
+func (a *agent) begin() <-chan string {
+	a.t.Helper()
 	a.cmd = exec.Command(binary, a.args...)
 	a.stderr = &lockedBuffer{}
 	pipe, err := a.cmd.StderrPipe()
@@ -177,13 +190,7 @@ func (a *agent) start() {
 		}
 		_ = a.cmd.Wait()
 	}()
-	select {
-	case a.address = <-ready:
-	case <-a.exited:
-		a.t.Fatalf("the agent ended before it was ready:\n%s", a.stderr)
-	case <-time.After(patience):
-		a.t.Fatalf("the agent is not ready after %s:\n%s", patience, a.stderr)
-	}
+	return ready
 }
 
 // kill ends the process the hard way.

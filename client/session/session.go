@@ -141,6 +141,8 @@ func (s *Session) Run(ctx context.Context) error {
 				}
 				redirects, next = 0, 0
 				s.cfg.Logger.Info("session ended", "server", address, "error", err)
+			} else if status.Code(err) == codes.AlreadyExists {
+				s.cfg.Logger.Error("the servers refuse this node for now; it is tried again", "server", address, "error", err)
 			} else {
 				level := slog.LevelDebug
 				if strings.Contains(err.Error(), "handshake failed") || strings.Contains(err.Error(), "tls: ") {

@@ -136,6 +136,15 @@ func (h *Hub) Outdate(node sheaf.NodeID) {
 	}
 }
 
+// taken reports whether another start of the node's agent has its session open.
+// One that has just been killed may for a moment, or until its silence is noticed.
+func (h *Hub) taken(node sheaf.NodeID, boot string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.sessions[node]
+	return s != nil && s.open && s.boot != boot
+}
+
 // CheckKills has every session look for executions that are not valid any more.
 func (h *Hub) CheckKills() {
 	h.mu.Lock()

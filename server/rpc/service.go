@@ -77,6 +77,9 @@ func (s *Service) register(ctx context.Context, req *wire.RegisterRequest) (*wir
 	if err := mayRegister(ctx, h.Snapshot(), &n); err != nil {
 		return nil, err
 	}
+	if h.taken(n.ID, req.BootId) {
+		return nil, &sheaf.Error{Class: sheaf.Conflict, Field: "data_dir", Msg: fmt.Sprintf("another agent runs with this node's identity, %s: was the data directory copied?", n.ID), Hint: "give this agent an empty data directory"}
+	}
 	at := time.Now()
 	reply, err := h.apply(ctx, &fsm.Command{Body: &fsm.Command_RegisterNode{RegisterNode: &fsm.RegisterNode{NodeJson: req.NodeJson, BootId: req.BootId}}})
 	if err != nil {
