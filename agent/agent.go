@@ -209,7 +209,7 @@ func (a *Agent) buildHTTP() (*http.Server, error) {
 		return nil, err
 	}
 	conf := httpapi.Config{
-		Gossip: a.pool, Self: a.self, Health: a.health, Parse: parseJob, ReadJob: readJob, Metrics: a.registry,
+		Gossip: a.pool, Self: a.self, Health: a.health, Parse: a.parseJob, ReadJob: a.readJob, Metrics: a.registry,
 		Logger: a.log.With("part", "http"), Keyring: a.keyring, LeaderTLS: a.dialer.ServerTLS(), HTTPS: a.conf.TLS.https(),
 		Log: a.monitor, Limits: limits, Hosts: a.hosts(),
 		ACL: a.conf.ACL != nil && a.conf.ACL.Enabled,

@@ -126,6 +126,11 @@ func (a *Agent) clientConfig(i int, name, address string) (client.Config, error)
 	for _, d := range cc.Drivers {
 		conf.Drivers = append(conf.Drivers, client.Driver{Name: d, Command: []string{exe, "plugin", d}, Env: cc.driverEnv(d)})
 	}
+	plugins, err := cc.plugins()
+	if err != nil {
+		return client.Config{}, err
+	}
+	conf.Drivers = append(conf.Drivers, plugins...)
 	for _, r := range cc.FileRoots {
 		conf.FileRoots = append(conf.FileRoots, client.FileRoot{Path: r.Path, Shared: r.Shared})
 	}

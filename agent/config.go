@@ -101,6 +101,8 @@ type ClientConfig struct {
 	Reserve    *ResourcesConfig  `hcl:"reserve,block"`   // kept back for the rest of the machine
 	Slots      int               `hcl:"slots,optional"`  // fixed number of executions at once, for benchmarks
 	Containerd *ContainerdConfig `hcl:"containerd,block"`
+	PluginDir  string            `hcl:"plugin_dir,optional"` // where the programs of plugins are
+	Plugins    []PluginConfig    `hcl:"plugin,block"`
 }
 
 // ACLConfig is about who may use the API.
@@ -299,6 +301,9 @@ func (c Config) check() error {
 		if !slices.Contains(builtin.Names(), d) {
 			return &sheaf.Error{Class: sheaf.Invalid, Field: "client.drivers", Msg: fmt.Sprintf("driver %q is unknown", d), Hint: "known: " + strings.Join(builtin.Names(), ", ")}
 		}
+	}
+	if err := c.Client.checkPlugins(); err != nil {
+		return err
 	}
 	for _, r := range c.Client.FileRoots {
 		if !filepath.IsAbs(r.Path) {

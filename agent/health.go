@@ -4,18 +4,17 @@ import (
 	"context"
 
 	"github.com/sheaf-run/agent/api"
-	"github.com/sheaf-run/agent/drivers/builtin"
 	"github.com/sheaf-run/agent/jobspec"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
 // parseJob reads a jobspec that the API was handed. It has no folder: relative paths are mistakes there.
-func parseJob(ctx context.Context, src jobspec.Source, vars map[string]string) (*sheaf.Job, error) {
-	job, _, err := jobspec.Parse(ctx, src, jobspec.Options{Vars: vars, Drivers: builtin.Schemas()})
+func (a *Agent) parseJob(ctx context.Context, src jobspec.Source, vars map[string]string) (*sheaf.Job, error) {
+	job, _, err := jobspec.Parse(ctx, src, jobspec.Options{Vars: vars, Drivers: a.schemas()})
 	return job, err
 }
 
-func readJob(data []byte) (*sheaf.Job, error) { return jobspec.ParseJSON(data, builtin.Schemas()) }
+func (a *Agent) readJob(data []byte) (*sheaf.Job, error) { return jobspec.ParseJSON(data, a.schemas()) }
 
 // health says whether the agent can do its work, and what it waits for.
 func (a *Agent) health() api.Health {

@@ -206,7 +206,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 func (c *Client) plugins() []plugin.Config {
 	var list []plugin.Config
 	for _, d := range c.cfg.Drivers {
-		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: d.Env, Log: c.cfg.Logger})
+		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: d.Env, Checksum: d.Checksum, MTLS: true, Log: c.cfg.Logger})
 	}
 	return list
 }

@@ -27,6 +27,9 @@ type Driver struct {
 	Name    string   // as jobs name it
 	Command []string // of the plugin's process: program and arguments
 	Env     []string // NAME=value, beside the few that every plugin gets
+	// Checksum is the sha256 of the program, checked at every start; nil where it is the
+	// agent's own.
+	Checksum []byte
 }
 
 // FileRoot is a directory of this machine that jobs may read.

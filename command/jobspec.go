@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/drivers/builtin"
 	"github.com/sheaf-run/agent/jobspec"
 	"github.com/sheaf-run/agent/sheaf"
@@ -52,6 +56,10 @@ func (e *env) load(ctx context.Context, path string, v variables) (*sheaf.Job, e
 		opts.VarFiles = append(opts.VarFiles, file)
 	}
 	job, warnings, err := jobspec.Parse(ctx, src, opts)
+	if unknownDriver(err) {
+		opts.Drivers = e.schemas(ctx)
+		job, warnings, err = jobspec.Parse(ctx, src, opts)
+	}
 	for _, w := range warnings {
 		fmt.Fprintln(e.err, e.colour(e.err, "warning: "+w.Text(), yellow))
 	}
@@ -60,6 +68,39 @@ func (e *env) load(ctx context.Context, path string, v variables) (*sheaf.Job, e
 	}
 	return job, nil
 }
+
+// unknownDriver reports whether a job's driver is not the agent's own.
+func unknownDriver(err error) bool {
+	var ds jobspec.Diagnostics
+	return errors.As(err, &ds) && slices.ContainsFunc(ds, func(d jobspec.Diagnostic) bool { return d.Problem.Field == "task.driver" })
+}
+
+// schemas are the drivers that jobs may name: the agent's own, and, where a cluster answers at once,
+// those that its nodes have beside them.
+func (e *env) schemas(ctx context.Context) map[string]sheaf.ConfigSchema {
+	all := maps.Clone(builtin.Schemas())
+	client, err := e.client()
+	if err != nil {
+		return all
+	}
+	ctx, cancel := context.WithTimeout(ctx, schemaPatience)
+	defer cancel()
+	nodes, _, err := client.Nodes(ctx, api.Read{Stale: true})
+	if err != nil {
+		return all // a file is checked without a cluster, too
+	}
+	for _, n := range nodes {
+		for _, d := range n.Drivers {
+			if _, known := all[d.Name]; !known {
+				all[d.Name] = sheaf.ConfigSchema{Driver: d.Name, Open: true}
+			}
+		}
+	}
+	return all
+}
+
+// schemaPatience is how long a cluster may take to say which drivers it has.
+const schemaPatience = 2 * time.Second
 
 // mistakes shows each mistake of a jobspec with its source line.
 func mistakes(err error) error {

@@ -25,6 +25,10 @@ func (c *checker) config(path, driver string, config map[string]any) {
 		}
 		return
 	}
+	if schema.Open {
+		c.templates(path, config)
+		return
+	}
 	var names []string
 	for _, a := range schema.Attributes {
 		names = append(names, a.Name)

@@ -34,6 +34,7 @@ type Device struct {
 type ConfigSchema struct {
 	Driver     string
 	Attributes []ConfigAttribute
+	Open       bool // the driver is not part of the agent: it alone knows its arguments
 }
 
 // ConfigAttribute is one argument of a driver's config block.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -74,18 +75,41 @@ func open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open checkpoint %s: %w", path, err)
 	}
+	// Looked at before anything is written: a newer version's file is left as it is.
+	if err := db.View(readable); err != nil {
+		return nil, fmt.Errorf("open checkpoint %s: %w", path, errors.Join(err, db.Close()))
+	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{executions, runs, meta} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
-		return nil
+		return tx.Bucket(meta).Put([]byte("format"), []byte(strconv.Itoa(format)))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open checkpoint %s: %w", path, errors.Join(err, db.Close()))
 	}
 	return &File{db: db}, nil
+}
+
+// format is raised when versions before could not make sense of the file.
+const format = 1
+
+// readable refuses the file of a newer version.
+func readable(tx *bbolt.Tx) error {
+	b := tx.Bucket(meta)
+	if b == nil {
+		return nil // made just now
+	}
+	text := string(b.Get([]byte("format")))
+	if n, err := strconv.Atoi(text); text != "" && (err != nil || n > format) {
+		return &sheaf.Error{
+			Class: sheaf.Conflict, Field: "data_dir", Msg: fmt.Sprintf("the client's data directory was written by a newer version (format %s, this one reads %d)", text, format),
+			Hint: "start that version, or give this one a data directory of its own",
+		}
+	}
+	return nil
 }
 
 // Close lets go of the file.

@@ -1,9 +1,11 @@
 package checkpoint
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,5 +102,31 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	defer mustOpen(t, path).Close()
 	if _, _, err := Open(path); sheaf.ClassOf(err) != sheaf.Conflict {
 		t.Errorf("opened a second time with %v", err)
+	}
+}
+
+// TestNewerVersion: the file of a newer version is refused and stays as it is, to the byte.
+func TestNewerVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "client.db")
+	_, f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.SetValue("format", "2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged, _, err := Open(path)
+	if damaged != nil || sheaf.ClassOf(err) != sheaf.Conflict || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("opened: %v, %v", damaged, err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("it was touched: %v", err)
 	}
 }
