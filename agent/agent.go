@@ -74,6 +74,9 @@ func New(conf Config, opts Options) (_ *Agent, err error) {
 	if conf, err = conf.Filled(); err != nil {
 		return nil, err
 	}
+	if err := checkDataDir(conf.DataDir); err != nil {
+		return nil, err
+	}
 	a := &Agent{conf: conf, opts: opts, started: time.Now(), ready: make(chan struct{}), registry: prometheus.NewRegistry()}
 	a.monitor = monitor.New(opts.Logger.Handler())
 	a.log = slog.New(a.monitor)

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/sheaf-run/agent/client"
 	"github.com/sheaf-run/agent/drivers/builtin"
-	"github.com/sheaf-run/agent/drivers/plugin"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -77,15 +75,7 @@ func (c *ClientConfig) plugins() ([]client.Driver, error) {
 		if err != nil {
 			return nil, err
 		}
-		d := client.Driver{Name: p.Name, Command: []string{path}, Checksum: sum}
-		if p.Config != nil {
-			b, err := json.Marshal(p.Config)
-			if err != nil {
-				return nil, fmt.Errorf("write the config of plugin %q: %w", p.Name, err)
-			}
-			d.Env = []string{plugin.OptionsVariable + "=" + string(b)}
-		}
-		list = append(list, d)
+		list = append(list, client.Driver{Name: p.Name, Command: []string{path}, Checksum: sum, Options: p.Config})
 	}
 	return list, nil
 }

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -206,7 +207,11 @@ func (c *Client) Run(ctx context.Context) (err error) {
 func (c *Client) plugins() []plugin.Config {
 	var list []plugin.Config
 	for _, d := range c.cfg.Drivers {
-		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: d.Env, Checksum: d.Checksum, MTLS: true, Log: c.cfg.Logger})
+		env := slices.Clone(d.Env)
+		if d.Options != nil {
+			env = append(env, plugin.Setting(d.Options))
+		}
+		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: env, Checksum: d.Checksum, MTLS: true, Log: c.cfg.Logger})
 	}
 	return list
 }

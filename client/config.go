@@ -30,6 +30,8 @@ type Driver struct {
 	// Checksum is the sha256 of the program, checked at every start; nil where it is the
 	// agent's own.
 	Checksum []byte
+	// Options are what plugin.Options gives in its process.
+	Options map[string]string
 }
 
 // FileRoot is a directory of this machine that jobs may read.
