@@ -103,7 +103,7 @@ func call(t *testing.T, m reflect.Value) {
 			closer.Close()
 		}
 		if out.Kind() == reflect.Func && out.Type().CanSeq2() {
-			for range out.Seq2() { //nolint:revive // to use it up
+			for range out.Seq2() {
 			}
 		}
 	}
