@@ -4,11 +4,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sheaf-run/agent/api"
+	"github.com/sheaf-run/agent/sheaf"
 )
 
 // connection adds the flags that say which agent to talk to, and how.
 func (e *env) connection(f *pflag.FlagSet) {
 	f.StringVar(&e.connect.Address, "address", "", "`URL` of the agent; SHEAF_ADDR")
+	f.StringVar(&e.connect.Token, "token", "", "`SECRET` of the token to show; SHEAF_TOKEN, and else the file token in the folder sheaf of the user's configuration")
+	f.StringVar(&e.connect.Namespace, "namespace", "", "`NAMESPACE` to look into, and of jobs that name none; SHEAF_NAMESPACE, else default")
 	f.StringVar(&e.connect.CACert, "ca-cert", "", "`FILE` of the cluster's authority, for HTTPS; SHEAF_CACERT")
 	f.StringVar(&e.connect.ClientCert, "client-cert", "", "`FILE` of the certificate to show; SHEAF_CLIENT_CERT")
 	f.StringVar(&e.connect.ClientKey, "client-key", "", "`FILE` of its key; SHEAF_CLIENT_KEY")
@@ -22,7 +25,8 @@ func (e *env) apiConfig() api.Config {
 		dst  *string
 		flag string
 	}{
-		{&conf.Address, e.connect.Address}, {&conf.CACert, e.connect.CACert}, {&conf.ClientCert, e.connect.ClientCert},
+		{&conf.Address, e.connect.Address}, {&conf.Token, e.connect.Token}, {&conf.Namespace, e.connect.Namespace},
+		{&conf.CACert, e.connect.CACert}, {&conf.ClientCert, e.connect.ClientCert},
 		{&conf.ClientKey, e.connect.ClientKey}, {&conf.TLSServerName, e.connect.TLSServerName},
 	} {
 		if o.flag != "" {
@@ -33,4 +37,20 @@ func (e *env) apiConfig() api.Config {
 }
 
 // client connects to the agent that flags or the environment name.
-func (e *env) client() (*api.Client, error) { return api.New(e.apiConfig()) }
+func (e *env) client() (*api.Client, error) {
+	conf := e.apiConfig()
+	if conf.Token == "" {
+		var err error
+		if conf.Token, err = ownToken(); err != nil {
+			return nil, err
+		}
+	}
+	return api.New(conf)
+}
+
+// inNamespace puts a job that names no namespace, or default, into the one that flags or the environment name.
+func (e *env) inNamespace(job *sheaf.Job) {
+	if ns := e.apiConfig().Namespace; ns != "" && ns != "*" && job.Namespace == sheaf.DefaultNamespace {
+		job.Namespace = ns
+	}
+}

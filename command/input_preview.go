@@ -28,7 +28,7 @@ func (e *env) inputPreview() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.reachOrLocal(c.Context(), func(ctx context.Context, client *api.Client) error { return e.preview(ctx, client, job, n) })
+			return e.reachOrLocal(c.Context(), job, func(ctx context.Context, client *api.Client) error { return e.preview(ctx, client, job, n) })
 		},
 	}
 	vars.bind(c)
@@ -38,7 +38,7 @@ func (e *env) inputPreview() *cobra.Command {
 
 // reachOrLocal uses the agent that answers; where the environment names none and none
 // does, an agent of this command's own.
-func (e *env) reachOrLocal(ctx context.Context, do func(context.Context, *api.Client) error) error {
+func (e *env) reachOrLocal(ctx context.Context, job *sheaf.Job, do func(context.Context, *api.Client) error) error {
 	client, err := e.client()
 	if err != nil {
 		return err
@@ -49,6 +49,7 @@ func (e *env) reachOrLocal(ctx context.Context, do func(context.Context, *api.Cl
 			return e.withLocal(ctx, do)
 		}
 	}
+	e.inNamespace(job)
 	return do(ctx, client)
 }
 

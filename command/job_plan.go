@@ -38,7 +38,7 @@ func (e *env) jobPlan() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.reachOrLocal(c.Context(), func(ctx context.Context, client *api.Client) error { return e.plan(ctx, client, job, n) })
+			return e.reachOrLocal(c.Context(), job, func(ctx context.Context, client *api.Client) error { return e.plan(ctx, client, job, n) })
 		},
 	}
 	vars.bind(c)

@@ -43,6 +43,9 @@ func (e *env) jobRun() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !f.local {
+				e.inNamespace(job)
+			}
 			if f.quick.print {
 				_, err := e.out.Write(jobspec.Write(job))
 				return err

@@ -103,6 +103,8 @@ func (e *env) root() *cobra.Command {
 		grouped("node", "The clients of the cluster", e.nodeList(), e.nodeStatus(), e.nodeDrain(), e.nodeEligibility(), e.nodePurge()),
 		grouped("server", "The servers of the cluster", e.serverMembers()),
 		grouped("secret", "Secrets that tasks use", e.secretPut(), e.secretList(), e.secretDelete(), e.secretKeygen(), e.secretReseal()),
+		grouped("namespace", "Namespaces, which keep jobs apart", e.namespaceList(), e.namespaceApply(), e.namespaceDelete()),
+		e.aclCommand(),
 		grouped("tls", "Certificates", e.tlsInit(), e.tlsCert(), e.tlsShow()),
 		grouped("gossip", "Gossip's encryption", e.gossipKeygen()),
 		grouped("operator", "The cluster's own affairs", e.operatorKeyring()),

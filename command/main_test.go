@@ -3,9 +3,10 @@ package command
 import (
 	"bytes"
 	"context"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -58,6 +59,11 @@ func TestMistakesOfUsage(t *testing.T) {
 		{"partition status x", "names no partition"},
 		{"partition status x/y", "is no partition's number"},
 		{"dev -clients 0", "give 1 to 100"},
+		{"acl token create", "give -policy, once or more, or -management"},
+		{"acl token create -management -policy p", "give -policy, once or more, or -management"},
+		{"acl policy apply p nowhere.hcl", "read nowhere.hcl"},
+		{"acl policy", "needs a command"},
+		{"acl bootstrap a b", "takes at most"},
 		{"start", "needs a place to keep its state"},
 	} {
 		_, code, err := run(t, strings.Fields(c.args)...)
@@ -68,17 +74,23 @@ func TestMistakesOfUsage(t *testing.T) {
 }
 
 func TestEveryCommandNamesTheExitCodes(t *testing.T) {
-	e := &env{}
-	root := e.root()
-	for _, c := range root.Commands() {
-		for _, sub := range append(slices.Clone(c.Commands()), c) {
-			if sub.HasSubCommands() || !sub.IsAvailableCommand() {
-				continue
-			}
-			if !strings.Contains(sub.Long, "Exit codes:") {
-				t.Errorf("%s: its help does not name the exit codes", sub.CommandPath())
-			}
+	seen := 0
+	var look func(c *cobra.Command)
+	look = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			look(sub)
 		}
+		if c.HasSubCommands() || !c.IsAvailableCommand() {
+			return
+		}
+		seen++
+		if !strings.Contains(c.Long, "Exit codes:") {
+			t.Errorf("%s: its help does not name the exit codes", c.CommandPath())
+		}
+	}
+	look((&env{}).root())
+	if seen < 50 {
+		t.Errorf("saw %d commands", seen)
 	}
 }
 

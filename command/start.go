@@ -23,6 +23,7 @@ import (
 func (e *env) devCommand() *cobra.Command {
 	var dataDir, level, profile string
 	var clients int
+	var acls bool
 	ports := agent.Ports{}
 	c := &cobra.Command{
 		Use: "dev", Short: "Run server and clients in one process, to try things out", Args: args(0, "no arguments"),
@@ -40,12 +41,16 @@ func (e *env) devCommand() *cobra.Command {
 			}
 			conf := agent.DevConfig(dataDir, ports)
 			conf.LogLevel = level
+			if acls {
+				conf.ACL = &agent.ACLConfig{Enabled: true}
+			}
 			return profiled(c.Context(), profile, func(ctx context.Context) error {
 				return e.runAgent(ctx, conf, agent.Options{Dev: true, Clients: clients})
 			})
 		},
 	}
 	c.Flags().StringVar(&dataDir, "data-dir", "", "keep state in this `DIR` and take it up again; in memory otherwise")
+	c.Flags().BoolVar(&acls, "acl", false, "ask for tokens: `agent acl bootstrap` makes the first")
 	c.Flags().IntVar(&clients, "clients", 1, "how many clients")
 	c.Flags().StringVar(&level, "log-level", "warn", "debug, info, warn or error")
 	portFlags(c, &ports)
