@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 
@@ -114,7 +115,7 @@ func (a *Agent) clientConfig(i int, name, address string) (client.Config, error)
 	}
 	conf := client.Config{
 		Name: name, Region: a.conf.Region, Datacenter: a.conf.Datacenter, Class: cc.Class, Address: address,
-		Resources: resources, Reserve: reserve, Slots: cc.Slots, Attributes: cc.Attributes,
+		Resources: resources, Reserve: reserve, Slots: cc.Slots, Attributes: a.attributes(cc),
 		Discovery: discovery{a}, Dialer: a.dialer, Logger: a.log.With("part", "client"),
 	}
 	if a.conf.DataDir != "" {
@@ -136,6 +137,14 @@ func (a *Agent) clientConfig(i int, name, address string) (client.Config, error)
 	}
 	err = cc.sources(&conf)
 	return conf, err
+}
+
+// attributes are a client's beside what it measures: this program's version, and what the
+// configuration adds.
+func (a *Agent) attributes(cc *ClientConfig) map[string]string {
+	all := map[string]string{"sheaf.version": a.opts.Version}
+	maps.Copy(all, cc.Attributes)
+	return all
 }
 
 // driverEnv is what a driver is told of the configuration.

@@ -55,6 +55,8 @@ type Reason struct {
 	What string       `json:"what"`           // in words
 	Node sheaf.NodeID `json:"node,omitempty"` // whom it concerns
 	Name string       `json:"name,omitempty"` // of that node
+	// Nodes is of how many nodes it is true, where none is named.
+	Nodes int `json:"nodes,omitempty"`
 }
 
 // Explanation answers why a run or partition is where it is.

@@ -63,6 +63,9 @@ func (e *env) plan(ctx context.Context, client *api.Client, job *sheaf.Job, n in
 	if p.Placement, err = client.Plan(ctx, *job); err != nil {
 		return err
 	}
+	if job.Type == sheaf.JobOps {
+		p.Partitions = p.Placement.Eligible // once on each
+	}
 	if ok, err := e.shaped(p, job.Name); ok {
 		if err == nil && p.Placement.Eligible == 0 {
 			err = &outcome{code: ExitUnplaced}
@@ -95,7 +98,7 @@ func (e *env) plan(ctx context.Context, client *api.Client, job *sheaf.Job, n in
 	}
 	fmt.Fprintf(e.out, "%s can take it\n", counted(p.Placement.Eligible, "node"))
 	for _, r := range p.Placement.Obstacles {
-		fmt.Fprintln(e.out, "  others not: "+printable(r.What))
+		fmt.Fprintln(e.out, "  others not: "+obstacle(r))
 	}
 	return nil
 }

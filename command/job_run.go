@@ -204,9 +204,17 @@ func (e *env) runLocal(ctx context.Context, c *api.Client, job *sheaf.Job, f run
 func unplaced(p api.PlanReply) error {
 	text := "the job cannot be placed"
 	for _, r := range p.Obstacles {
-		text += "\n  " + printable(r.What)
+		text += "\n  " + obstacle(r)
 	}
 	return &outcome{code: ExitUnplaced, text: text}
+}
+
+// obstacle is a reason with how many nodes it holds for.
+func obstacle(r api.Reason) string {
+	if r.Nodes == 0 {
+		return printable(r.What)
+	}
+	return counted(r.Nodes, "node") + ": " + printable(r.What)
 }
 
 // finish writes the result if asked, says how the run ended, and gives the exit code.

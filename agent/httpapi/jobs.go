@@ -96,7 +96,7 @@ func (a *API) plan(ctx context.Context, in *struct{ Body json.RawMessage }) (*Bo
 		out.Obstacles = append(out.Obstacles, api.Reason{What: "the cluster has no nodes yet"})
 	}
 	for _, r := range got.Reasons {
-		out.Obstacles = append(out.Obstacles, api.Reason{What: r.Text})
+		out.Obstacles = append(out.Obstacles, api.Reason{What: r.Text, Nodes: len(r.Nodes)})
 	}
 	return &Body[api.PlanReply]{Body: out}, nil
 }

@@ -48,6 +48,7 @@ func Measure(o Options) (Fingerprint, error) {
 		return Fingerprint{}, err
 	}
 	attrs := attributes()
+	attrs["memory.bytes"] = strconv.FormatInt(int64(r.Memory), 10)
 	maps.Copy(attrs, o.Extra)
 	return Fingerprint{Resources: r, Attributes: attrs}, nil
 }

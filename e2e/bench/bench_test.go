@@ -49,11 +49,12 @@ func TestSmoke(t *testing.T) {
 		seen[f.What] = f
 	}
 	for what, detail := range map[string]string{
-		"agent dev until ready":                               "",
-		"one no-op from submission to seen commit, median":    "2 runs",
-		"no-op WASM partitions of one run, one agent":         "200 partitions",
-		"mock partitions of one run, server and client apart": "2,000 partitions",
-		"submit count = 20000 until acknowledged":             "",
+		"agent dev until ready":                                     "",
+		"one no-op from submission to seen commit, median":          "2 runs",
+		"no-op WASM partitions of one run, one agent":               "200 partitions",
+		"mock partitions of one run, server and client apart":       "2,000 partitions",
+		"submit count = 20000 until acknowledged":                   "",
+		"ten partitions behind a million, until the last has begun": "on 16 slots",
 	} {
 		f, ok := seen[what]
 		if !ok || f.Value <= 0 || !strings.Contains(f.Detail, detail) {

@@ -30,6 +30,7 @@ var parts = []struct {
 	{"latency", "one no-op from submission to seen commit", (*bench).latency},
 	{"wasm", "no-op WebAssembly partitions on one agent", (*bench).wasm},
 	{"mock", "a million partitions, server and client apart", (*bench).million},
+	{"fair", "ten partitions behind a million", (*bench).fair},
 	{"submit", "ten million partitions submitted", (*bench).submit},
 }
 

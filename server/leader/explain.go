@@ -62,11 +62,14 @@ func (t *Term) Explain(snap *state.Snapshot, r *state.Run) (scheduler.Explanatio
 		explanation = plan.Explanation
 		waits = append(waits, obstacle(snap, r, req, plan)...)
 	}
-	if n := r.UnderWay(); n > 0 && t.track.measures(r.ID, time.Now()).Running.Len() == 0 {
-		waits = append(waits, fmt.Sprintf("%d of its executions are at nodes and have not been running for long there, or wait for room beside other work", n))
+	if n := r.UnderWay(); n > 0 && now-r.StartedMs > quietMs && t.track.measures(r.ID, time.Now()).Running.Len() == 0 {
+		waits = append(waits, fmt.Sprintf("%d of its executions are at nodes, and none has run there for long: they wait for room beside other work, are being made ready, or are short", n))
 	}
 	return explanation, waits
 }
+
+// quietMs is how long a run goes on before it is said that nothing of it is seen running.
+const quietMs = 2000
 
 // maxNamed is how many runs or nodes a sentence names.
 const maxNamed = 5
