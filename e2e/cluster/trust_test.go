@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -52,7 +53,9 @@ func (t *trust) config(a *agent, server bool) string {
 	offline(a.c, "tls", "cert", "-dir", t.dir, "-"+role, "-name", a.name, "-ip", a.address)
 	cert := filepath.Join(t.dir, "global-"+role+"-"+a.name+".pem")
 	return fmt.Sprintf(`
-insecure = true
+acl {
+  enabled = true
+}
 tls {
   ca   = %q
   cert = %q
@@ -76,5 +79,12 @@ func (t *trust) environment(a *agent) []string {
 	return []string{"SHEAF_ADDR=https://" + a.address + ":7610", "SHEAF_CACERT=" + t.ca(), "SHEAF_TOKEN=" + t.token}
 }
 
-// bootstrap makes what only a running cluster can make.
-func (*trust) bootstrap(*cluster) {}
+// bootstrap makes the first token, once the servers are there, and has the test use it.
+func (t *trust) bootstrap(c *cluster) {
+	c.t.Helper()
+	made := anyone(c, "the first token", func(ctx context.Context, a *agent) (api.NewToken, error) { return a.api.BootstrapACL(ctx, "") })
+	t.token = made.Secret
+	for _, a := range c.all() {
+		c.connect(a)
+	}
+}
