@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/sheaf"
@@ -147,11 +149,16 @@ func (c *cluster) end() {
 	if c.t.Failed() {
 		c.report()
 	}
-	for _, a := range slices.Backward(c.all()) {
+	// All at once, as an operator does who stops the whole: nobody may wait for another for long.
+	began := time.Now()
+	var stopping sync.WaitGroup
+	for _, a := range c.all() {
 		if a.running() {
-			a.stop()
+			stopping.Go(a.stop)
 		}
 	}
+	stopping.Wait()
+	c.t.Logf("all agents had stopped %s after they were told to", time.Since(began).Round(time.Millisecond))
 }
 
 // all are the agents, servers first.
