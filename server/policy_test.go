@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -85,7 +86,9 @@ func TestSmallRunStartsBehindALargeOne(t *testing.T) {
 }
 
 func TestOldRunsAreDeleted(t *testing.T) {
-	h := startHost(t, "", "")
+	h := startHost(t, "", "", func(c *server.Config) {
+		c.Retention = server.Retention{Runs: 100, Least: time.Millisecond}
+	})
 	f := newFake(t, h, "a", succeed).connect(nil)
 	var ids []sheaf.RunID
 	for i := range 103 {

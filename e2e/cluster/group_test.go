@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -65,12 +64,6 @@ func (g *group) thaw() {
 func (g *group) kill() {
 	g.t.Helper()
 	g.write("cgroup.kill", "1")
-}
-
-// processes is how many are in the group.
-func (g *group) processes() int {
-	b, _ := os.ReadFile(filepath.Join(g.path, "cgroup.procs"))
-	return len(strings.Fields(string(b)))
 }
 
 // removeGroup kills what is in a group, and removes it with those below it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -49,8 +50,10 @@ func (n *Node) Stats() Stats {
 
 // lastTerm is the term of the last entry, which raft tells in a map of texts only.
 func (n *Node) lastTerm(r *raft.Raft) uint64 {
-	var term uint64
-	fmt.Sscan(r.Stats()["last_log_term"], &term)
+	term, err := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64)
+	if err != nil {
+		return 0
+	}
 	return term
 }
 
