@@ -58,7 +58,7 @@ func Main(version string, args []string) int {
 }
 
 // doubleDashes makes --flag of -flag, since both mean the same here; pflag alone
-// would read -output=x as -o with the value "utput=x". What stands behind "--" is left alone.
+// would read -output=x as -o with the value "utput=x". What stands behind "--" is left alone, and -h, which it knows.
 func doubleDashes(args []string) []string {
 	out := make([]string, len(args))
 	for i, a := range args {
@@ -66,7 +66,7 @@ func doubleDashes(args []string) []string {
 			copy(out[i:], args[i:])
 			return out
 		}
-		if len(a) > 1 && a[0] == '-' && (a[1] >= 'a' && a[1] <= 'z' || a[1] >= 'A' && a[1] <= 'Z') {
+		if len(a) > 1 && a != "-h" && a[0] == '-' && (a[1] >= 'a' && a[1] <= 'z' || a[1] >= 'A' && a[1] <= 'Z') {
 			a = "-" + a
 		}
 		out[i] = a

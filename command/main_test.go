@@ -16,6 +16,7 @@ func TestOneDashIsTwo(t *testing.T) {
 		"job run -o DIR f.hcl":      "job run --o DIR f.hcl",
 		"-output=x --json":          "--output=x --json",
 		"run -exec -- sh -c -x":     "run --exec -- sh -c -x",
+		"job run -h":                "job run -h",
 		"logs - -tail -5 -":         "logs - --tail -5 -",
 		"run -image a -count 3 --q": "run --image a --count 3 --q",
 	} {
