@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
@@ -36,6 +37,17 @@ func (p *Problem) GetStatus() int { return p.Status }
 
 // ContentType names the media type of problems.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// GetHeaders are the headers that go with it.
+func (p *Problem) GetHeaders() http.Header {
+	switch p.Status {
+	case http.StatusTooManyRequests:
+		return http.Header{"Retry-After": {"1"}}
+	case http.StatusUnauthorized:
+		return http.Header{"Www-Authenticate": {"Bearer"}}
+	}
+	return nil
+}
 
 // statusOf is the one place where a class becomes an HTTP status.
 func statusOf(c sheaf.Class) int {
@@ -92,12 +104,7 @@ func writeProblem(w http.ResponseWriter, log *slog.Logger, err error) {
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Del("Content-Length")
-	if p.Code == sheaf.TooMany {
-		w.Header().Set("Retry-After", "1")
-	}
-	if p.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	}
+	maps.Copy(w.Header(), p.GetHeaders())
 	w.WriteHeader(p.Status)
 	if err := json.NewEncoder(w).Encode(p); err != nil {
 		log.Debug("write problem", "error", err)

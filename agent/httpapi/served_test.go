@@ -33,12 +33,12 @@ func TestMain(m *testing.M) {
 
 // served is a dev agent's API.
 type served struct {
-	t    *testing.T
+	t    testing.TB
 	base string
 	http *http.Client
 }
 
-func serve(t *testing.T, edits ...func(*agent.Config)) *served {
+func serve(t testing.TB, edits ...func(*agent.Config)) *served {
 	t.Helper()
 	conf := agent.DevConfig("", agent.Ports{})
 	for _, edit := range edits {
