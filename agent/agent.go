@@ -66,6 +66,8 @@ type Agent struct {
 
 	ready     chan struct{}
 	readyOnce sync.Once
+	left      chan struct{} // closed when this agent has left its cluster and is to end
+	leftOnce  sync.Once
 }
 
 // New opens the listeners and builds the parts; nothing runs before Run. If it
@@ -77,7 +79,7 @@ func New(conf Config, opts Options) (_ *Agent, err error) {
 	if err := checkDataDir(conf.DataDir); err != nil {
 		return nil, err
 	}
-	a := &Agent{conf: conf, opts: opts, started: time.Now(), ready: make(chan struct{}), registry: prometheus.NewRegistry()}
+	a := &Agent{conf: conf, opts: opts, started: time.Now(), ready: make(chan struct{}), left: make(chan struct{}), registry: prometheus.NewRegistry()}
 	a.monitor = monitor.New(opts.Logger.Handler())
 	a.log = slog.New(a.monitor)
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -213,7 +215,7 @@ func (a *Agent) buildHTTP() (*http.Server, error) {
 	}
 	conf := httpapi.Config{
 		Gossip: a.pool, Self: a.self, Health: a.health, Parse: a.parseJob, ReadJob: a.readJob, Metrics: a.registry,
-		Logger: a.log.With("part", "http"), Keyring: a.keyring, LeaderTLS: a.dialer.ServerTLS(), HTTPS: a.conf.TLS.https(),
+		Logger: a.log.With("part", "http"), Keyring: a.keyring, Leave: a.leave, LeaderTLS: a.dialer.ServerTLS(), HTTPS: a.conf.TLS.https(),
 		Log: a.monitor, Limits: limits, Hosts: a.hosts(),
 		ACL: a.conf.ACL != nil && a.conf.ACL.Enabled,
 	}
@@ -258,7 +260,28 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.runClients,
 		a.runHTTP, // stops first
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-a.left:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
 	return runStages(ctx, stages)
+}
+
+// leave takes a server out of its cluster; then this agent ends as it does by a signal. A
+// client has nothing to hand on: its work is placed again when it is gone.
+func (a *Agent) leave(ctx context.Context) error {
+	if a.server != nil {
+		if err := a.server.Leave(ctx); err != nil {
+			return err
+		}
+	}
+	a.leftOnce.Do(func() { close(a.left) })
+	return nil
 }
 
 // runStages starts the stages in order and stops them in reverse order: each gets a

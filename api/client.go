@@ -131,10 +131,13 @@ func (r Read) values() url.Values {
 	return q
 }
 
-// do sends a request and gives the reply if it is a success. The caller closes its body.
+// do sends a request and gives the reply if it is a success. The caller closes its body. A body that is an
+// io.Reader goes as it is.
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body any, header http.Header) (*http.Response, error) {
 	var rd io.Reader
-	if body != nil {
+	if raw, ok := body.(io.Reader); ok {
+		rd = raw
+	} else if body != nil {
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
@@ -157,7 +160,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	for k, v := range header {
 		req.Header[k] = v
 	}
-	if body != nil {
+	if body != nil && req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.conf.Token != "" {

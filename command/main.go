@@ -101,13 +101,13 @@ func (e *env) root() *cobra.Command {
 		grouped("eval", "What the leader is about to place", e.evalList()),
 		grouped("input", "Inputs, without a job", e.inputPreview()),
 		grouped("node", "The clients of the cluster", e.nodeList(), e.nodeStatus(), e.nodeDrain(), e.nodeEligibility(), e.nodePurge()),
-		grouped("server", "The servers of the cluster", e.serverMembers()),
+		grouped("server", "The servers of the cluster", e.serverMembers(), e.serverLeave()),
 		grouped("secret", "Secrets that tasks use", e.secretPut(), e.secretList(), e.secretDelete(), e.secretKeygen(), e.secretReseal()),
 		grouped("namespace", "Namespaces, which keep jobs apart", e.namespaceList(), e.namespaceApply(), e.namespaceDelete()),
 		e.aclCommand(),
 		grouped("tls", "Certificates", e.tlsInit(), e.tlsCert(), e.tlsShow()),
 		grouped("gossip", "Gossip's encryption", e.gossipKeygen()),
-		grouped("operator", "The cluster's own affairs", e.operatorKeyring()),
+		grouped("operator", "The cluster's own affairs", e.operatorRaft(), e.operatorAutopilot(), e.operatorSnapshot(), e.operatorKeyring(), e.operatorDebug()),
 	)
 	return root
 }

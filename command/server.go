@@ -32,6 +32,21 @@ func (e *env) serverMembers() *cobra.Command {
 	}
 }
 
+func (e *env) serverLeave() *cobra.Command {
+	return &cobra.Command{
+		Use: "leave", Short: "Take the agent out of the cluster and end it", Args: args(0, "no arguments"),
+		Long: "Makes the agent that answers leave: a server hands leadership on, is removed from the servers and says farewell to gossip; then it ends.\n" +
+			"For good, not for a restart: a stopped agent (SIGTERM) stays a member. The only server cannot leave.\n\n" + exitHelp,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := e.client()
+			if err != nil {
+				return err
+			}
+			return client.Leave(c.Context())
+		},
+	}
+}
+
 func (e *env) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "This program's version, and the agent's", Long: "Prints the version of this program and of the agent that answers, if one does.\n\n" + exitHelp, Args: args(0, "no arguments"),

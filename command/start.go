@@ -182,6 +182,9 @@ func (e *env) hintDev(conf agent.Config, address string) {
 	e.hint("%s", b.String())
 }
 
+// What needs a file, or the data directory of an agent that is not running, rather than an agent.
+var resetServer, recoverServer, inspectSnapshot = agent.ResetServer, agent.RecoverServer, agent.InspectSnapshot
+
 // withLocal runs an agent for just as long as do takes, and gives it a client of
 // that agent's API.
 func (e *env) withLocal(ctx context.Context, do func(context.Context, *api.Client) error) error {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
@@ -109,6 +110,12 @@ type API interface {
 	SetAutopilot(ctx context.Context, a sheaf.Autopilot, index uint64) (at uint64, err error)
 	// Tolerance is how many servers may fail while a quorum is left; -1 where this server does not lead.
 	Tolerance() int
+	// SaveSnapshot writes a snapshot of all that was acknowledged to w, in the form that
+	// consensus.OpenArchive reads.
+	SaveSnapshot(ctx context.Context, w io.Writer) error
+	// RestoreSnapshot reads such a snapshot, verifies it, and makes it the state of all servers. One of another
+	// cluster is refused (Conflict) unless force is given; nothing has changed then.
+	RestoreSnapshot(ctx context.Context, r io.Reader, force bool) (state.Summary, error)
 	// RaftStats is what raft says of itself, in its own words.
 	RaftStats() map[string]string
 	// Snapshot is the newest state that this server has applied. It never

@@ -1,10 +1,18 @@
 package server_test
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sheaf-run/agent/internal/gossip"
+	"github.com/sheaf-run/agent/server"
+	"github.com/sheaf-run/agent/server/consensus"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -162,4 +170,120 @@ func index(hosts []*host, h *host) int {
 		}
 	}
 	return -1
+}
+
+// TestSnapshotsGoBack: a saved state comes back on all servers, which start again from it; a damaged
+// or foreign one changes nothing.
+func TestSnapshotsGoBack(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	first, pool := sit(t, seat{name: "a", id: "a", expect: 1, dir: dir})
+	<-first.Ready()
+	hasten(t, first)
+	second, _ := sit(t, seat{name: "b", id: "b", join: []string{pool.Address()}})
+	await(t, "two voters", func() bool { return len(voters(first)) == 2 })
+	first.submit(t, "before", job(count(3)))
+	var saved bytes.Buffer
+	if err := first.SaveSnapshot(t.Context(), &saved); err != nil {
+		t.Fatal(err)
+	}
+	first.submit(t, "after", job(count(3)))
+
+	broken := bytes.Clone(saved.Bytes())
+	broken[len(broken)/2] ^= 1
+	for name, b := range map[string][]byte{"damaged": broken, "cut off": saved.Bytes()[:saved.Len()-1], "empty": nil, "no snapshot": []byte("{}")} {
+		if _, err := first.RestoreSnapshot(t.Context(), bytes.NewReader(b), true); sheaf.ClassOf(err) != sheaf.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if first.Snapshot().Run("after") == nil {
+		t.Fatal("a snapshot that was refused changed the state")
+	}
+	got, err := first.RestoreSnapshot(t.Context(), bytes.NewReader(saved.Bytes()), false)
+	if err != nil || got.Runs != 1 {
+		t.Fatalf("restored %+v, %v", got, err)
+	}
+	await(t, "the state of before, on both", func() bool {
+		return first.VerifyRead(t.Context()) == nil && first.Snapshot().Run("after") == nil && first.Snapshot().Run("before") != nil && same(first, second)
+	})
+	first.submit(t, "later", job(count(1)))
+	await(t, "what came later, on both", func() bool { return second.Snapshot().Run("later") != nil })
+	if err := errors.Join(second.stop(), first.stop()); err != nil {
+		t.Fatal(err)
+	}
+
+	// Its log begins behind a gap now. The other voter is gone for good: this one goes on alone.
+	if _, err := server.Recover(dir, []consensus.Peer{{ID: "a", Address: first.address, Voter: true}}, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	again, _ := sit(t, seat{name: "a", id: "a", expect: 1, dir: dir, address: first.address})
+	<-again.Ready()
+	if again.Snapshot().Run("later") == nil || len(voters(again)) != 1 {
+		t.Errorf("run %v, voters %v", again.Snapshot().Run("later"), voters(again))
+	}
+
+	// Another cluster takes the state only by force, and stays itself.
+	other, _ := sit(t, seat{name: "x", id: "x", expect: 1})
+	<-other.Ready()
+	own := other.Snapshot().Cluster()
+	if _, err := other.RestoreSnapshot(t.Context(), bytes.NewReader(saved.Bytes()), false); sheaf.ClassOf(err) != sheaf.Conflict {
+		t.Errorf("a snapshot of another cluster: %v", err)
+	}
+	if _, err := other.RestoreSnapshot(t.Context(), bytes.NewReader(saved.Bytes()), true); err != nil {
+		t.Fatal(err)
+	}
+	if s := other.Snapshot(); s.Cluster() != own || s.Run("before") == nil {
+		t.Errorf("cluster %+v, was %+v; run %v", s.Cluster(), own, s.Run("before"))
+	}
+}
+
+// TestDamagedServerBeginsAnew: a voter whose log is damaged names the command, and after it
+// is one of three again with the same state.
+func TestDamagedServerBeginsAnew(t *testing.T) {
+	t.Parallel()
+	leader, pool := sit(t, seat{name: "a", id: "a", expect: 1})
+	<-leader.Ready()
+	hasten(t, leader)
+	join := []string{pool.Address()}
+	dir := tempDir(t)
+	hurt, _ := sit(t, seat{name: "b", id: "b", join: join, dir: dir})
+	sit(t, seat{name: "c", id: "c", join: join})
+	await(t, "three voters", func() bool { return len(voters(leader)) == 3 })
+	leader.submit(t, "r", job(count(3)))
+	await(t, "one state", func() bool { return same(leader, hurt) })
+	if err := hurt.stop(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "raft", "log.db")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[40] ^= 1 // in the first page
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broken, _ := sit(t, seat{name: "b", id: "b", join: join, dir: dir, address: hurt.address})
+	err = <-broken.done
+	broken.done <- err
+	var named *sheaf.Error
+	if !errors.As(err, &named) || !strings.Contains(named.Hint, "agent operator raft reset -data-dir") || !strings.Contains(named.Msg, path) {
+		t.Fatalf("the damage is told as %v", err)
+	}
+	if _, err := consensus.Reset(dir, "b2", false); err != nil {
+		t.Fatal(err)
+	}
+	anew, _ := sit(t, seat{name: "b", id: "b2", join: join, dir: dir, address: hurt.address})
+	await(t, "it votes again, and the old one does not", func() bool { v := voters(leader); return len(v) == 3 && v["b2"] })
+	await(t, "one state", func() bool { return same(leader, anew) })
+
+	alone := tempDir(t)
+	x, _ := sit(t, seat{name: "x", id: "x", expect: 1, dir: alone})
+	<-x.Ready()
+	if err := x.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := consensus.Reset(alone, "x2", false); sheaf.ClassOf(err) != sheaf.Conflict {
+		t.Errorf("the only server was reset: %v", err)
+	}
 }

@@ -50,6 +50,8 @@ type Config struct {
 	Recheck time.Duration
 	// Keyring changes the gossip keys of all agents, or with nil lists them.
 	Keyring func(ctx context.Context, change *api.KeyringChange) (api.Keyring, error)
+	// Leave takes this agent out of the cluster and ends it.
+	Leave func(context.Context) error
 	// LeaderTLS is how other agents' HTTPS is reached; nil without keys. HTTPS says that this agent
 	// serves it, and that requests are passed on in no other way.
 	LeaderTLS *tls.Config

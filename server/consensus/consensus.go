@@ -238,16 +238,12 @@ func (n *Node) open() (closeAll func(), configuration *raft.Configuration, err e
 	if err != nil {
 		return nil, nil, err
 	}
-	n.store = &checkedStore{under: under, name: path, fatal: n.fatal, grown: n.noteGrowth}
+	n.store = &checkedStore{under: under, name: path, fatal: n.fatal, grown: n.noteGrowth, servers: n.writeServers}
 	defer func() {
 		if err != nil {
 			n.store.Close()
 		}
 	}()
-	configuration, err = n.store.scanGuarded()
-	if err != nil {
-		return nil, nil, err
-	}
 	snaps, err := openSnapshots(filepath.Join(dir, "snapshots"))
 	if err != nil {
 		return nil, nil, err
@@ -257,13 +253,19 @@ func (n *Node) open() (closeAll func(), configuration *raft.Configuration, err e
 	if err != nil {
 		return nil, nil, err
 	}
+	var covered uint64
+	if newest != nil {
+		covered = newest.Index
+	}
+	configuration, err = n.store.scanGuarded(covered)
+	if err != nil {
+		return nil, nil, err
+	}
 	first, err := n.store.FirstIndex()
 	if err != nil {
 		return nil, nil, err
 	}
-	var covered uint64
 	if newest != nil {
-		covered = newest.Index
 		n.snapIndex.Store(newest.Index)
 		n.snapBytes.Store(newest.Size)
 		if configuration == nil {
@@ -272,6 +274,9 @@ func (n *Node) open() (closeAll func(), configuration *raft.Configuration, err e
 	}
 	if first > covered+1 {
 		return nil, nil, damaged(snaps.dir, "the newest snapshot", fmt.Errorf("it is missing: the log begins at entry %d and snapshots end at %d", first, covered))
+	}
+	if configuration != nil {
+		n.writeServers(*configuration)
 	}
 	if !n.config.Identity.Opened {
 		n.config.Identity.Opened = true

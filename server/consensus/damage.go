@@ -3,6 +3,7 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -24,8 +25,18 @@ func damaged(file, what string, cause error) error {
 		Field: file,
 		Msg:   fmt.Sprintf("the raft store is damaged: %s in %s", what, file),
 		Err:   fmt.Errorf("%w: %w", ErrDamaged, cause),
-		Hint:  "with other servers alive: stop this one, move its raft directory away and start it, and it takes the state from them; a lone server: restore the directory from a backup",
+		Hint:  "with other servers alive, run `agent operator raft reset -data-dir " + dataDirOf(file) + "` and start this server: it takes the state from them; a lone server: restore " + filepath.Join(dataDirOf(file), "server") + " from a backup",
 	}
+}
+
+// dataDirOf is the agent's data directory, in which file lies as server/raft/….
+func dataDirOf(file string) string {
+	for dir := filepath.Dir(file); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if filepath.Base(dir) == "raft" {
+			return filepath.Dir(filepath.Dir(dir))
+		}
+	}
+	return "DIR"
 }
 
 func foreign(dir, why string) error {

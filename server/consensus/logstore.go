@@ -31,10 +31,11 @@ type store interface {
 // checkedStore adds and checks sums, counts bytes, and tells a full disk from
 // a broken one. raft calls it from several goroutines.
 type checkedStore struct {
-	under store
-	name  string // the file, for errors
-	fatal func(error)
-	grown func() // called after entries were appended
+	under   store
+	name    string // the file, for errors
+	fatal   func(error)
+	grown   func()                   // called after entries were appended
+	servers func(raft.Configuration) // unless nil, told of each configuration that is appended
 
 	mu    sync.Mutex
 	sizes sizeIndex
@@ -102,6 +103,11 @@ func (s *checkedStore) StoreLogs(logs []*raft.Log) error {
 	}
 	s.mu.Unlock()
 	s.grown()
+	for _, l := range logs {
+		if l.Type == raft.LogConfiguration && s.servers != nil {
+			s.servers(raft.DecodeConfiguration(l.Data))
+		}
+	}
 	return nil
 }
 
@@ -178,9 +184,9 @@ func (s *checkedStore) Close() error {
 	return nil
 }
 
-// scan reads everything once: each entry from first to last must be there and
-// match its sum. It gives the newest configuration in the log, if any, and notes sizes.
-func (s *checkedStore) scan() (*raft.Configuration, error) {
+// scan reads everything once: each entry from first to last must be there and match its sum. Only up to
+// covered, the end of the newest snapshot, may entries be missing: one that was restored begins behind a gap. It gives the newest configuration in the log, if any, and notes sizes.
+func (s *checkedStore) scan(covered uint64) (*raft.Configuration, error) {
 	for _, key := range []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand"} {
 		if _, err := s.Get([]byte(key)); err != nil && err.Error() != "not found" {
 			return nil, err
@@ -198,12 +204,15 @@ func (s *checkedStore) scan() (*raft.Configuration, error) {
 	for i := first; i != 0 && i <= last; i++ {
 		var l raft.Log
 		if err := s.GetLog(i, &l); errors.Is(err, raft.ErrLogNotFound) {
+			if i <= covered {
+				continue
+			}
 			return nil, damaged(s.name, fmt.Sprintf("entry %d", i), errors.New("it is missing"))
 		} else if err != nil {
 			return nil, err
 		}
 		s.sizes.append(i, entryBytes(&l))
-		if l.Type == raft.LogConfiguration {
+		if l.Type == raft.LogConfiguration && i > covered { // the snapshot has those before
 			c := raft.DecodeConfiguration(l.Data)
 			newest = &c
 		}
@@ -212,13 +221,13 @@ func (s *checkedStore) scan() (*raft.Configuration, error) {
 }
 
 // scanGuarded is scan, with whatever the store below may panic with as an error.
-func (s *checkedStore) scanGuarded() (c *raft.Configuration, err error) {
+func (s *checkedStore) scanGuarded(covered uint64) (c *raft.Configuration, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			c, err = nil, damaged(s.name, "the file", fmt.Errorf("%v", r))
 		}
 	}()
-	return s.scan()
+	return s.scan(covered)
 }
 
 func entryBytes(l *raft.Log) int64 { return int64(len(l.Data)) + entryOverhead }

@@ -129,7 +129,28 @@ type body struct {
 
 // header opens a snapshot and reads up to its body, which begins at offset.
 func (s *snapshotFiles) header(id string) (meta *raft.SnapshotMeta, f *os.File, offset int64, err error) {
-	path := s.path(id)
+	meta, f, offset, err = openHeader(s.path(id))
+	if err == nil && meta.ID != id {
+		f.Close()
+		return nil, nil, 0, damaged(s.path(id), "the snapshot's header", errSum)
+	}
+	return meta, f, offset, err
+}
+
+// verified opens a snapshot, compares its sum, and leaves f at its body.
+func (s *snapshotFiles) verified(id string) (*raft.SnapshotMeta, *os.File, error) {
+	meta, f, offset, err := s.header(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := verifyBody(f, s.path(id), meta, offset); err != nil {
+		return nil, nil, err
+	}
+	return meta, f, nil
+}
+
+// openHeader opens a snapshot's file and reads up to its body, which begins at offset.
+func openHeader(path string) (meta *raft.SnapshotMeta, f *os.File, offset int64, err error) {
 	f, err = os.Open(path)
 	if err != nil {
 		return nil, nil, 0, fmt.Errorf("open snapshot: %w", err)
@@ -148,7 +169,7 @@ func (s *snapshotFiles) header(id string) (meta *raft.SnapshotMeta, f *os.File, 
 	}
 	if magic := head[:len(snapshotMagic)]; string(magic) != snapshotMagic {
 		if bytes.HasPrefix(magic, []byte(snapshotFamily)) && magic[len(magic)-2] > '1' && magic[len(magic)-2] <= '9' {
-			return fail(foreign(s.dir, fmt.Sprintf("%s was written by a newer version", path)))
+			return fail(foreign(filepath.Dir(path), fmt.Sprintf("%s was written by a newer version", path)))
 		}
 		return fail(damaged(path, "the snapshot's header", errSum))
 	}
@@ -161,7 +182,7 @@ func (s *snapshotFiles) header(id string) (meta *raft.SnapshotMeta, f *os.File, 
 		return fail(damaged(path, "the snapshot's header", err))
 	}
 	meta = new(raft.SnapshotMeta)
-	if err := json.Unmarshal(text, meta); err != nil || meta.ID != id {
+	if err := json.Unmarshal(text, meta); err != nil {
 		return fail(damaged(path, "the snapshot's header", errSum))
 	}
 	offset = int64(len(head)) + int64(n)
@@ -172,15 +193,11 @@ func (s *snapshotFiles) header(id string) (meta *raft.SnapshotMeta, f *os.File, 
 	return meta, f, offset, nil
 }
 
-// verified opens a snapshot, compares its sum, and leaves f at its body.
-func (s *snapshotFiles) verified(id string) (*raft.SnapshotMeta, *os.File, error) {
-	meta, f, offset, err := s.header(id)
-	if err != nil {
-		return nil, nil, err
-	}
-	fail := func(err error) (*raft.SnapshotMeta, *os.File, error) {
+// verifyBody compares the sum of a snapshot's file and leaves f at its body. An error closes f.
+func verifyBody(f *os.File, path string, meta *raft.SnapshotMeta, offset int64) error {
+	fail := func(err error) error {
 		f.Close()
-		return nil, nil, damaged(s.path(id), "the snapshot", err)
+		return damaged(path, "the snapshot", err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return fail(err)
@@ -199,24 +216,30 @@ func (s *snapshotFiles) verified(id string) (*raft.SnapshotMeta, *os.File, error
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		return fail(err)
 	}
-	return meta, f, nil
+	return nil
+}
+
+// writeHead writes what stands before a snapshot's body.
+func writeHead(w io.Writer, meta raft.SnapshotMeta) error {
+	header, err := json.Marshal(meta)
+	if err != nil {
+		return fmt.Errorf("encode snapshot header: %w", err)
+	}
+	head := binary.BigEndian.AppendUint32([]byte(snapshotMagic), uint32(len(header)))
+	_, err = w.Write(append(head, header...))
+	return err
 }
 
 // Create begins a snapshot. It takes its place when the sink is closed.
 func (s *snapshotFiles) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration, configurationIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
 	id := fmt.Sprintf("%020d-%020d-%d", index, term, time.Now().UnixMilli())
-	header, err := json.Marshal(raft.SnapshotMeta{Version: version, ID: id, Index: index, Term: term, Configuration: configuration, ConfigurationIndex: configurationIndex})
-	if err != nil {
-		return nil, fmt.Errorf("encode snapshot header: %w", err)
-	}
 	f, err := os.OpenFile(s.path(id)+".tmp", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create snapshot: %w", err)
 	}
 	sink := &snapshotSink{store: s, id: id, f: f, sum: sha256.New()}
 	sink.w = bufio.NewWriterSize(io.MultiWriter(f, sink.sum), snapshotBuffer)
-	head := binary.BigEndian.AppendUint32([]byte(snapshotMagic), uint32(len(header)))
-	if _, err := sink.w.Write(append(head, header...)); err != nil {
+	if err := writeHead(sink.w, raft.SnapshotMeta{Version: version, ID: id, Index: index, Term: term, Configuration: configuration, ConfigurationIndex: configurationIndex}); err != nil {
 		return nil, errors.Join(fmt.Errorf("create snapshot: %w", err), sink.Cancel())
 	}
 	return sink, nil

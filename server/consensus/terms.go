@@ -166,15 +166,7 @@ func (n *Node) snapshot(r *raft.Raft) error {
 	if err := r.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return err
 	}
-	metas, err := n.snaps.List()
-	if err != nil {
-		return err
-	}
-	if len(metas) > 0 {
-		n.snapIndex.Store(metas[0].Index)
-		n.snapBytes.Store(metas[0].Size)
-	}
-	return nil
+	return n.noteSnapshot()
 }
 
 // noteGrowth wakes keepSnapshots when the log has outgrown its bound.
