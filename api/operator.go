@@ -88,10 +88,10 @@ type RestoredSnapshot struct {
 	Nodes int    `json:"nodes"`
 }
 
-// RaftPeers lists the servers. With Stale the agent that answers says what it knows, without their health.
-func (c *Client) RaftPeers(ctx context.Context, r Read) ([]Server, error) {
+// RaftPeers lists the servers. With stale the agent that answers says what it knows, without their health.
+func (c *Client) RaftPeers(ctx context.Context, stale bool) ([]Server, error) {
 	var out []Server
-	_, err := c.get(ctx, "/v1/operator/raft/peers", r, &out)
+	_, err := c.get(ctx, "/v1/operator/raft/peers", Read{Stale: stale}, &out)
 	return out, err
 }
 

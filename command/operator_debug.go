@@ -95,7 +95,7 @@ func writeBundle(ctx context.Context, client *api.Client, path string, duration 
 		{"self.json", asJSON(client.Self)},
 		{"members.json", asJSON(client.Members)},
 		{"health.json", asJSON(client.Health)},
-		{"servers.json", asJSON(func(ctx context.Context) ([]api.Server, error) { return client.RaftPeers(ctx, stale) })},
+		{"servers.json", asJSON(func(ctx context.Context) ([]api.Server, error) { return client.RaftPeers(ctx, true) })},
 		{"raft.json", asJSON(client.RaftStats)},
 		{"state.json", asJSON(client.State)},
 		{"autopilot.json", asJSON(client.AutopilotState)},

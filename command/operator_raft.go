@@ -55,7 +55,7 @@ func (e *env) raftListPeers() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			servers, err := client.RaftPeers(c.Context(), api.Read{Stale: stale})
+			servers, err := client.RaftPeers(c.Context(), stale)
 			if err != nil {
 				return err
 			}

@@ -31,9 +31,7 @@ func (a *API) servers() []api.Server {
 	return out
 }
 
-func (a *API) raftPeers(context.Context, *struct {
-	Stale bool `query:"stale" doc:"any server may answer from what it has"`
-}) (*Body[[]api.Server], error) {
+func (a *API) raftPeers(context.Context, *struct{}) (*Body[[]api.Server], error) {
 	return &Body[[]api.Server]{Body: a.servers()}, nil
 }
 

@@ -39,11 +39,12 @@ func OpenArchive(path string) (Archive, io.ReadCloser, error) {
 	if err == nil {
 		err = verifyBody(f, path, meta, offset)
 	}
+	var damage *sheaf.Error
 	switch {
 	case errors.Is(err, ErrForeign):
 		return Archive{}, nil, &sheaf.Error{Class: sheaf.Invalid, Field: path, Msg: fmt.Sprintf("%s was written by a newer version", path), Err: ErrForeign, Hint: "use an agent of that version"}
-	case errors.Is(err, ErrDamaged):
-		return Archive{}, nil, &sheaf.Error{Class: sheaf.Invalid, Field: path, Msg: fmt.Sprintf("%s is no whole snapshot", path), Err: err.(*sheaf.Error).Err, Hint: "take another: agent operator snapshot save FILE"}
+	case errors.Is(err, ErrDamaged) && errors.As(err, &damage):
+		return Archive{}, nil, &sheaf.Error{Class: sheaf.Invalid, Field: path, Msg: fmt.Sprintf("%s is no whole snapshot", path), Err: damage.Err, Hint: "take another: agent operator snapshot save FILE"}
 	case err != nil:
 		return Archive{}, nil, err
 	}
