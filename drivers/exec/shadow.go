@@ -181,7 +181,11 @@ func collect(n *node, path string, parts *[]part) error {
 		child := n.children[e.Name()]
 		switch {
 		case e.Type()&fs.ModeSymlink != 0:
-			if p.link, err = os.Readlink(at); err != nil {
+			p.link, err = os.Readlink(at)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
 				return err
 			}
 		case child != nil && e.IsDir() && child.missing(at):
@@ -247,5 +251,9 @@ func (p *part) place(root string) error {
 	if p.tree < 0 {
 		return nil
 	}
-	return unix.MoveMount(p.tree, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	err := unix.MoveMount(p.tree, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	if errors.Is(err, fs.ErrNotExist) { // the host removed it since it was taken hold of
+		return os.Remove(path)
+	}
+	return err
 }
