@@ -135,6 +135,9 @@ func (a *Agent) clientConfig(i int, name, address string) (client.Config, error)
 	for _, r := range cc.FileRoots {
 		conf.FileRoots = append(conf.FileRoots, client.FileRoot{Path: r.Path, Shared: r.Shared})
 	}
+	if err := cc.gc(&conf); err != nil {
+		return client.Config{}, err
+	}
 	err = cc.sources(&conf)
 	return conf, err
 }

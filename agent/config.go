@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 
+	"github.com/sheaf-run/agent/client"
 	"github.com/sheaf-run/agent/drivers/builtin"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -95,8 +96,9 @@ type ClientConfig struct {
 	Attributes map[string]string `hcl:"attributes,optional"`
 	Drivers    []string          `hcl:"drivers,optional"` // wasm and containerd unless told; exec must be named
 	FileRoots  []FileRoot        `hcl:"file_root,block"`
-	S3         []S3Config        `hcl:"s3,block"`        // in the order in which they are tried
-	Cache      string            `hcl:"cache,optional"`  // size: how much is kept of files fetched from elsewhere
+	S3         []S3Config        `hcl:"s3,block"`       // in the order in which they are tried
+	Cache      string            `hcl:"cache,optional"` // size: how much is kept of files fetched from elsewhere
+	GC         *GCConfig         `hcl:"gc,block"`
 	Resources  *ResourcesConfig  `hcl:"resources,block"` // instead of what is measured
 	Reserve    *ResourcesConfig  `hcl:"reserve,block"`   // kept back for the rest of the machine
 	Slots      int               `hcl:"slots,optional"`  // fixed number of executions at once, for benchmarks
@@ -303,6 +305,9 @@ func (c Config) check() error {
 		}
 	}
 	if err := c.Client.checkPlugins(); err != nil {
+		return err
+	}
+	if err := c.Client.gc(&client.Config{}); err != nil {
 		return err
 	}
 	for _, r := range c.Client.FileRoots {

@@ -44,6 +44,8 @@ func TestConfigMistakes(t *testing.T) {
 		"bind = \"here\"\nserver {\n enabled = true\n}":                   "IP address",
 		"server {\n enabled = true\n retention {\n runs = -1\n }\n}":      "retention.runs",
 		"server {\n enabled = true\n retention {\n age = \"soon\"\n }\n}": "retention.age",
+		"client {\n enabled = true\n gc {\n disk_usage = 101\n }\n}":      "gc.disk_usage",
+		"client {\n enabled = true\n gc {\n interval = \"1\"\n }\n}":      "gc.interval",
 		"client {\n enabled = true\n drivers = [\"x\"]\n}":                "known: ",
 		"client {\n enabled = true\n file_root \"x\" {}\n}":               "not absolute",
 	} {

@@ -1,7 +1,7 @@
 package agent
 
 // DevConfig is the configuration of an agent for trying things out: server and
-// client in one, on loopback, every driver on, every file readable. With an
+// client in one, on loopback, every driver on, every file readable, nothing deleted for room. With an
 // empty data directory nothing outlives it.
 func DevConfig(dataDir string, ports Ports) Config {
 	return Config{
@@ -10,6 +10,7 @@ func DevConfig(dataDir string, ports Ports) Config {
 		Client: &ClientConfig{
 			Enabled: true, Drivers: []string{"wasm", "exec", "containerd", "mock"},
 			FileRoots: []FileRoot{{Path: "/", Shared: true}},
+			GC:        &GCConfig{DiskUsage: 100, InodeUsage: 100}, // the disk is a person's, full of other things
 		},
 	}
 }

@@ -8,7 +8,7 @@
 // execution (the pure state machine and the queue), worker (the loop that
 // carries out what that decides), driver, sandbox (directories and variables), split,
 // merge, manifest (shards read ahead), checkpoint (what a restart must know), fingerprint
-// (what the node has), serve (what others may read). This package wires them.
+// (what the node has), room (on its disk), serve (what others may read). This package wires them.
 package client
 
 import (
@@ -164,7 +164,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	sources, err := c.sources()
+	sources, kept, err := c.sources()
 	if err != nil {
 		return err
 	}
@@ -199,6 +199,11 @@ func (c *Client) Run(ctx context.Context) (err error) {
 		case <-ctx.Done():
 			return nil
 		}
+	})
+	keeper := c.room(st, kept, w)
+	g.Go(func() error {
+		_ = keeper.Run(ctx) // which ends only with ctx
+		return nil
 	})
 	return g.Wait()
 }

@@ -1,11 +1,14 @@
 package client
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/sheaf-run/agent/client/room"
 	"github.com/sheaf-run/agent/data/source/s3"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
@@ -71,6 +74,11 @@ type Config struct {
 	// CacheBytes bounds what is kept of files fetched from elsewhere; 0 is DefaultCache.
 	CacheBytes int64
 
+	// Room says how full the disk of DataDir may be before what can be spared there goes; zero
+	// fields are DefaultRoom. LookEvery is how often that is looked at; 0 is DefaultLook.
+	Room      room.Limits
+	LookEvery time.Duration
+
 	Discovery Discovery
 	// Dialer connects to servers and other clients; its zero value speaks plain text.
 	Dialer wire.Dialer
@@ -80,6 +88,13 @@ type Config struct {
 // DefaultCache is how many bytes of fetched files a node keeps unless told
 // otherwise: enough for the inputs of the runs of a day, little beside the disks of today.
 const DefaultCache = 20 << 30
+
+// DefaultRoom leaves work under way some room: a tenth of the disk.
+var DefaultRoom = room.Limits{Disk: 90, Inodes: 90}
+
+// DefaultLook is soon enough beside the time that a tenth of a disk takes to fill, and
+// rare beside what measuring all runs costs where it is full.
+const DefaultLook = time.Minute
 
 // filled checks c and fills in the defaults.
 func (c Config) filled() (Config, error) {
@@ -121,6 +136,8 @@ func (c Config) filled() (Config, error) {
 	if c.CacheBytes == 0 {
 		c.CacheBytes = DefaultCache
 	}
+	c.Room.Disk, c.Room.Inodes = cmp.Or(c.Room.Disk, DefaultRoom.Disk), cmp.Or(c.Room.Inodes, DefaultRoom.Inodes)
+	c.LookEvery = cmp.Or(c.LookEvery, DefaultLook)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -9,21 +9,22 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// sources is what this node lets jobs read. What is not on this machine comes by way of the cache.
-func (c *Client) sources() (source.Config, error) {
+// sources is what this node lets jobs read. What is not on this machine comes by way of the cache,
+// which is nil where all is.
+func (c *Client) sources() (source.Config, *cache.Cache, error) {
 	var s source.Config
 	for _, r := range c.cfg.FileRoots {
 		s.Files = append(s.Files, source.Root{Path: r.Path, Shared: r.Shared})
 	}
 	if len(c.cfg.Buckets) == 0 {
-		return s, nil
+		return s, nil, nil
 	}
 	kept, err := cache.Open(filepath.Join(c.dir, "cache"), c.cfg.CacheBytes)
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
 	s.Others = map[string]source.Opener{"s3": cached(kept, s3.Opener(c.cfg.Buckets))}
-	return s, nil
+	return s, kept, nil
 }
 
 // cached opens sources whose files come by way of a cache.

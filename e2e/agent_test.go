@@ -130,7 +130,13 @@ func startAgent(t *testing.T, extra ...string) *agent {
 // startDaemon is startAgent for `agent start` with a configuration; its data directory is added.
 func startDaemon(t *testing.T, config string) *agent {
 	t.Helper()
-	a := &agent{t: t, dataDir: t.TempDir(), home: t.TempDir()}
+	return startDaemonIn(t, t.TempDir(), config)
+}
+
+// startDaemonIn is startDaemon with a data directory.
+func startDaemonIn(t *testing.T, dataDir, config string) *agent {
+	t.Helper()
+	a := &agent{t: t, dataDir: dataDir, home: t.TempDir()}
 	file := filepath.Join(t.TempDir(), "agent.hcl")
 	write(t, file, fmt.Sprintf("data_dir = %q\n%s", a.dataDir, config))
 	a.args = []string{"start", "-config", file}

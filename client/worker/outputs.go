@@ -45,6 +45,32 @@ func (w *Worker) Lacks(run sheaf.RunID, partition int, attempt uint32, reason st
 	})
 }
 
+// Crowded tells the servers that the disk is too full, unless deletions are under way:
+// what they gain is not seen yet.
+func (w *Worker) Crowded(c *wire.Crowded) {
+	w.post(func() {
+		if w.deleting == 0 {
+			w.send(&wire.FromClient{Body: &wire.FromClient_Crowded{Crowded: c}})
+		}
+	})
+}
+
+// deleteRun removes all that is kept of a run, and confirms it.
+func (w *Worker) deleteRun(id sheaf.RunID) {
+	w.deleting++
+	w.durable.later(func() {
+		err := w.cfg.Store.DeleteRun(id)
+		w.post(func() {
+			w.deleting--
+			if err != nil {
+				w.log.Error("run's data not deleted", "run", id, "error", err)
+				return
+			}
+			w.deleted(id)
+		})
+	})
+}
+
 // deleted confirms that nothing is kept of a run.
 func (w *Worker) deleted(id sheaf.RunID) {
 	if w.up.out == nil || !w.up.welcomed {

@@ -212,13 +212,3 @@ func (w *Worker) forget(r *execution.Run) {
 		w.deleteRun(r.ID)
 	}
 }
-
-func (w *Worker) deleteRun(id sheaf.RunID) {
-	w.durable.later(func() {
-		if err := w.cfg.Store.DeleteRun(id); err != nil {
-			w.log.Error("run's data not deleted", "run", id, "error", err)
-			return
-		}
-		w.post(func() { w.deleted(id) })
-	})
-}

@@ -96,6 +96,8 @@ type Worker struct {
 	watch   watch
 	strays  strays
 	failure error // ends Run
+
+	deleting int // runs that are being deleted, or wait for it
 }
 
 // New makes a worker that begins nothing.

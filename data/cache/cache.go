@@ -236,8 +236,10 @@ func (c *Cache) release(f *file) {
 }
 
 // evict removes files that nobody uses until the limit holds. The caller holds the lock.
-func (c *Cache) evict() error {
-	for c.bytes > c.limit && c.idle.Len() > 0 {
+func (c *Cache) evict() error { return c.evictTo(c.limit) }
+
+func (c *Cache) evictTo(limit int64) error {
+	for c.bytes > limit && c.idle.Len() > 0 {
 		f := c.idle.Back().Value.(*file)
 		if err := os.Remove(filepath.Join(c.dir, f.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("make room in the cache: %w", err)
@@ -248,6 +250,16 @@ func (c *Cache) evict() error {
 		c.stats.Evicted++
 	}
 	return nil
+}
+
+// Shrink removes files that nobody uses, the least recently used first, until it has
+// gained that many bytes or none is left. It returns how many it has gained.
+func (c *Cache) Shrink(bytes int64) (gained int64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.bytes
+	err = c.evictTo(max(before-bytes, 0))
+	return before - c.bytes, err
 }
 
 // Stats counts since Open.

@@ -70,6 +70,26 @@ func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 	}
 }
 
+func TestShrink(t *testing.T) {
+	c, err := Open(t.TempDir(), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, used := c.mustGet(t, key("used", 10), content(10))
+	defer used()
+	for _, name := range []string{"a", "b", "c"} {
+		_, release := c.mustGet(t, key(name, 10), content(10))
+		release()
+	}
+	for _, step := range []struct{ bytes, gained, left int64 }{{0, 0, 40}, {11, 20, 20}, {1000, 10, 10}} {
+		gained, err := c.Shrink(step.bytes)
+		if err != nil || gained != step.gained || c.Stats().Bytes != step.left {
+			t.Errorf("shrunk by %d: gained %d, %v, %d are left; want %d and %d", step.bytes, gained, err, c.Stats().Bytes, step.gained, step.left)
+		}
+	}
+	c.mustGet(t, key("used", 10), never)
+}
+
 func TestOneFetchForAll(t *testing.T) {
 	c, err := Open(t.TempDir(), 1000)
 	if err != nil {

@@ -670,6 +670,7 @@ type FromClient struct {
 	//	*FromClient_Lacking
 	//	*FromClient_Fetched
 	//	*FromClient_Deleted
+	//	*FromClient_Crowded
 	Body          isFromClient_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -793,6 +794,15 @@ func (x *FromClient) GetDeleted() *Deleted {
 	return nil
 }
 
+func (x *FromClient) GetCrowded() *Crowded {
+	if x != nil {
+		if x, ok := x.Body.(*FromClient_Crowded); ok {
+			return x.Crowded
+		}
+	}
+	return nil
+}
+
 type isFromClient_Body interface {
 	isFromClient_Body()
 }
@@ -833,6 +843,10 @@ type FromClient_Deleted struct {
 	Deleted *Deleted `protobuf:"bytes,9,opt,name=deleted,proto3,oneof"`
 }
 
+type FromClient_Crowded struct {
+	Crowded *Crowded `protobuf:"bytes,10,opt,name=crowded,proto3,oneof"`
+}
+
 func (*FromClient_Hello) isFromClient_Body() {}
 
 func (*FromClient_Results) isFromClient_Body() {}
@@ -850,6 +864,8 @@ func (*FromClient_Lacking) isFromClient_Body() {}
 func (*FromClient_Fetched) isFromClient_Body() {}
 
 func (*FromClient_Deleted) isFromClient_Body() {}
+
+func (*FromClient_Crowded) isFromClient_Body() {}
 
 // Lacking says of committed outputs that this node does not have them any
 // more, or that they are damaged. A node speaks for itself only.
@@ -974,6 +990,129 @@ func (x *Fetched) GetError() string {
 	return ""
 }
 
+// Crowded says that the node's disk is fuller than it may be, and what each run keeps there:
+// the leader deletes of those that are over the oldest, until enough is gained.
+type Crowded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"` // to be gained
+	Files         uint64                 `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"` // to be gained, where inodes are short
+	Runs          []*Kept                `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Crowded) Reset() {
+	*x = Crowded{}
+	mi := &file_wire_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Crowded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Crowded) ProtoMessage() {}
+
+func (x *Crowded) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Crowded.ProtoReflect.Descriptor instead.
+func (*Crowded) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Crowded) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Crowded) GetFiles() uint64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Crowded) GetRuns() []*Kept {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+// Kept is what a run keeps on a node's disk.
+type Kept struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Files         uint64                 `protobuf:"varint,3,opt,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Kept) Reset() {
+	*x = Kept{}
+	mi := &file_wire_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Kept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Kept) ProtoMessage() {}
+
+func (x *Kept) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Kept.ProtoReflect.Descriptor instead.
+func (*Kept) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Kept) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *Kept) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Kept) GetFiles() uint64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
 // Deleted confirms that nothing is kept here of runs of which RunEnd said to delete it.
 type Deleted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -984,7 +1123,7 @@ type Deleted struct {
 
 func (x *Deleted) Reset() {
 	*x = Deleted{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1135,7 @@ func (x *Deleted) String() string {
 func (*Deleted) ProtoMessage() {}
 
 func (x *Deleted) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1148,7 @@ func (x *Deleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deleted.ProtoReflect.Descriptor instead.
 func (*Deleted) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Deleted) GetRuns() []string {
@@ -1035,7 +1174,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1186,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1199,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Hello) GetNode() string {
@@ -1123,7 +1262,7 @@ type TakenBack struct {
 
 func (x *TakenBack) Reset() {
 	*x = TakenBack{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1274,7 @@ func (x *TakenBack) String() string {
 func (*TakenBack) ProtoMessage() {}
 
 func (x *TakenBack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1287,7 @@ func (x *TakenBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakenBack.ProtoReflect.Descriptor instead.
 func (*TakenBack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TakenBack) GetId() uint64 {
@@ -1178,7 +1317,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1329,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1342,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Pulse) GetSequence() uint64 {
@@ -1245,7 +1384,7 @@ type RunRate struct {
 
 func (x *RunRate) Reset() {
 	*x = RunRate{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1396,7 @@ func (x *RunRate) String() string {
 func (*RunRate) ProtoMessage() {}
 
 func (x *RunRate) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1409,7 @@ func (x *RunRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRate.ProtoReflect.Descriptor instead.
 func (*RunRate) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RunRate) GetRun() string {
@@ -1307,7 +1446,7 @@ type PrepareResult struct {
 
 func (x *PrepareResult) Reset() {
 	*x = PrepareResult{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1458,7 @@ func (x *PrepareResult) String() string {
 func (*PrepareResult) ProtoMessage() {}
 
 func (x *PrepareResult) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1471,7 @@ func (x *PrepareResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResult.ProtoReflect.Descriptor instead.
 func (*PrepareResult) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PrepareResult) GetRun() string {
@@ -1384,7 +1523,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1535,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1548,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FromServer) GetBody() isFromServer_Body {
@@ -1576,7 +1715,7 @@ type Fetch struct {
 
 func (x *Fetch) Reset() {
 	*x = Fetch{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1727,7 @@ func (x *Fetch) String() string {
 func (*Fetch) ProtoMessage() {}
 
 func (x *Fetch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1740,7 @@ func (x *Fetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
 func (*Fetch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Fetch) GetId() uint64 {
@@ -1675,7 +1814,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1826,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1839,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Welcome) GetTerm() uint64 {
@@ -1758,7 +1897,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1909,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1922,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Lease) GetSequence() uint64 {
@@ -1812,7 +1951,7 @@ type TakeBack struct {
 
 func (x *TakeBack) Reset() {
 	*x = TakeBack{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1963,7 @@ func (x *TakeBack) String() string {
 func (*TakeBack) ProtoMessage() {}
 
 func (x *TakeBack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +1976,7 @@ func (x *TakeBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeBack.ProtoReflect.Descriptor instead.
 func (*TakeBack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TakeBack) GetId() uint64 {
@@ -1885,7 +2024,7 @@ type RunSpec struct {
 
 func (x *RunSpec) Reset() {
 	*x = RunSpec{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +2036,7 @@ func (x *RunSpec) String() string {
 func (*RunSpec) ProtoMessage() {}
 
 func (x *RunSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +2049,7 @@ func (x *RunSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunSpec.ProtoReflect.Descriptor instead.
 func (*RunSpec) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RunSpec) GetRun() string {
@@ -1980,7 +2119,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2131,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2144,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunEnd) GetRun() string {
@@ -2039,7 +2178,7 @@ type ManifestChunk struct {
 
 func (x *ManifestChunk) Reset() {
 	*x = ManifestChunk{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2190,7 @@ func (x *ManifestChunk) String() string {
 func (*ManifestChunk) ProtoMessage() {}
 
 func (x *ManifestChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2203,7 @@ func (x *ManifestChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestChunk.ProtoReflect.Descriptor instead.
 func (*ManifestChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ManifestChunk) GetRun() string {
@@ -2141,7 +2280,7 @@ type ManifestSeal struct {
 
 func (x *ManifestSeal) Reset() {
 	*x = ManifestSeal{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2292,7 @@ func (x *ManifestSeal) String() string {
 func (*ManifestSeal) ProtoMessage() {}
 
 func (x *ManifestSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2305,7 @@ func (x *ManifestSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestSeal.ProtoReflect.Descriptor instead.
 func (*ManifestSeal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ManifestSeal) GetRun() string {
@@ -2245,7 +2384,7 @@ type PutManifestRequest struct {
 
 func (x *PutManifestRequest) Reset() {
 	*x = PutManifestRequest{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2396,7 @@ func (x *PutManifestRequest) String() string {
 func (*PutManifestRequest) ProtoMessage() {}
 
 func (x *PutManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2409,7 @@ func (x *PutManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManifestRequest.ProtoReflect.Descriptor instead.
 func (*PutManifestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PutManifestRequest) GetBody() isPutManifestRequest_Body {
@@ -2325,7 +2464,7 @@ type PutManifestResponse struct {
 
 func (x *PutManifestResponse) Reset() {
 	*x = PutManifestResponse{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2476,7 @@ func (x *PutManifestResponse) String() string {
 func (*PutManifestResponse) ProtoMessage() {}
 
 func (x *PutManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2489,7 @@ func (x *PutManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManifestResponse.ProtoReflect.Descriptor instead.
 func (*PutManifestResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PutManifestResponse) GetContiguous() uint32 {
@@ -2379,7 +2518,7 @@ type ReadManifestRequest struct {
 
 func (x *ReadManifestRequest) Reset() {
 	*x = ReadManifestRequest{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2530,7 @@ func (x *ReadManifestRequest) String() string {
 func (*ReadManifestRequest) ProtoMessage() {}
 
 func (x *ReadManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2543,7 @@ func (x *ReadManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadManifestRequest.ProtoReflect.Descriptor instead.
 func (*ReadManifestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadManifestRequest) GetRun() string {
@@ -2450,7 +2589,7 @@ type DataClaims struct {
 
 func (x *DataClaims) Reset() {
 	*x = DataClaims{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2601,7 @@ func (x *DataClaims) String() string {
 func (*DataClaims) ProtoMessage() {}
 
 func (x *DataClaims) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2614,7 @@ func (x *DataClaims) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataClaims.ProtoReflect.Descriptor instead.
 func (*DataClaims) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DataClaims) GetRun() string {
@@ -2526,7 +2665,7 @@ type ReadOutputsRequest struct {
 
 func (x *ReadOutputsRequest) Reset() {
 	*x = ReadOutputsRequest{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2677,7 @@ func (x *ReadOutputsRequest) String() string {
 func (*ReadOutputsRequest) ProtoMessage() {}
 
 func (x *ReadOutputsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2690,7 @@ func (x *ReadOutputsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputsRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReadOutputsRequest) GetRun() string {
@@ -2604,7 +2743,7 @@ type Outputs struct {
 
 func (x *Outputs) Reset() {
 	*x = Outputs{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2755,7 @@ func (x *Outputs) String() string {
 func (*Outputs) ProtoMessage() {}
 
 func (x *Outputs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2768,7 @@ func (x *Outputs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outputs.ProtoReflect.Descriptor instead.
 func (*Outputs) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Outputs) GetPartition() []uint32 {
@@ -2690,7 +2829,7 @@ type SealResultRequest struct {
 
 func (x *SealResultRequest) Reset() {
 	*x = SealResultRequest{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2841,7 @@ func (x *SealResultRequest) String() string {
 func (*SealResultRequest) ProtoMessage() {}
 
 func (x *SealResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2854,7 @@ func (x *SealResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResultRequest.ProtoReflect.Descriptor instead.
 func (*SealResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SealResultRequest) GetRun() string {
@@ -2783,7 +2922,7 @@ type SealResultResponse struct {
 
 func (x *SealResultResponse) Reset() {
 	*x = SealResultResponse{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2934,7 @@ func (x *SealResultResponse) String() string {
 func (*SealResultResponse) ProtoMessage() {}
 
 func (x *SealResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2947,7 @@ func (x *SealResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResultResponse.ProtoReflect.Descriptor instead.
 func (*SealResultResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SealResultResponse) GetVerdict() Verdict {
@@ -2831,7 +2970,7 @@ type ReadSecretsRequest struct {
 
 func (x *ReadSecretsRequest) Reset() {
 	*x = ReadSecretsRequest{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2982,7 @@ func (x *ReadSecretsRequest) String() string {
 func (*ReadSecretsRequest) ProtoMessage() {}
 
 func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2995,7 @@ func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ReadSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadSecretsRequest) GetRun() string {
@@ -2889,7 +3028,7 @@ type ReadSecretsResponse struct {
 
 func (x *ReadSecretsResponse) Reset() {
 	*x = ReadSecretsResponse{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +3040,7 @@ func (x *ReadSecretsResponse) String() string {
 func (*ReadSecretsResponse) ProtoMessage() {}
 
 func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2914,7 +3053,7 @@ func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ReadSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadSecretsResponse) GetSecrets() []*SecretValue {
@@ -2936,7 +3075,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3087,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3100,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SecretValue) GetName() string {
@@ -2995,7 +3134,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3146,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3159,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PreviewRequest) GetJobJson() []byte {
@@ -3051,7 +3190,7 @@ type PreviewReply struct {
 
 func (x *PreviewReply) Reset() {
 	*x = PreviewReply{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3202,7 @@ func (x *PreviewReply) String() string {
 func (*PreviewReply) ProtoMessage() {}
 
 func (x *PreviewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3215,7 @@ func (x *PreviewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewReply.ProtoReflect.Descriptor instead.
 func (*PreviewReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PreviewReply) GetBody() isPreviewReply_Body {
@@ -3135,7 +3274,7 @@ type PreviewTotal struct {
 
 func (x *PreviewTotal) Reset() {
 	*x = PreviewTotal{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3286,7 @@ func (x *PreviewTotal) String() string {
 func (*PreviewTotal) ProtoMessage() {}
 
 func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3299,7 @@ func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewTotal.ProtoReflect.Descriptor instead.
 func (*PreviewTotal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PreviewTotal) GetPartitions() uint32 {
@@ -3227,7 +3366,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3378,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3252,7 +3391,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadLogRequest) GetRun() string {
@@ -3317,7 +3456,7 @@ type LogPiece struct {
 
 func (x *LogPiece) Reset() {
 	*x = LogPiece{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3468,7 @@ func (x *LogPiece) String() string {
 func (*LogPiece) ProtoMessage() {}
 
 func (x *LogPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3481,7 @@ func (x *LogPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPiece.ProtoReflect.Descriptor instead.
 func (*LogPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LogPiece) GetOffset() uint64 {
@@ -3388,7 +3527,7 @@ type ReadRecordsRequest struct {
 
 func (x *ReadRecordsRequest) Reset() {
 	*x = ReadRecordsRequest{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3400,7 +3539,7 @@ func (x *ReadRecordsRequest) String() string {
 func (*ReadRecordsRequest) ProtoMessage() {}
 
 func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3413,7 +3552,7 @@ func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReadRecordsRequest) GetRun() string {
@@ -3476,7 +3615,7 @@ type ReadRecordsReply struct {
 
 func (x *ReadRecordsReply) Reset() {
 	*x = ReadRecordsReply{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +3627,7 @@ func (x *ReadRecordsReply) String() string {
 func (*ReadRecordsReply) ProtoMessage() {}
 
 func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +3640,7 @@ func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsReply.ProtoReflect.Descriptor instead.
 func (*ReadRecordsReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadRecordsReply) GetPartition() uint32 {
@@ -3624,7 +3763,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3636,7 +3775,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +3788,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReadFileRequest) GetRun() string {
@@ -3710,7 +3849,7 @@ type FilePiece struct {
 
 func (x *FilePiece) Reset() {
 	*x = FilePiece{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3861,7 @@ func (x *FilePiece) String() string {
 func (*FilePiece) ProtoMessage() {}
 
 func (x *FilePiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +3874,7 @@ func (x *FilePiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilePiece.ProtoReflect.Descriptor instead.
 func (*FilePiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FilePiece) GetData() []byte {
@@ -3755,7 +3894,7 @@ type ReadResultRequest struct {
 
 func (x *ReadResultRequest) Reset() {
 	*x = ReadResultRequest{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3906,7 @@ func (x *ReadResultRequest) String() string {
 func (*ReadResultRequest) ProtoMessage() {}
 
 func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +3919,7 @@ func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResultRequest.ProtoReflect.Descriptor instead.
 func (*ReadResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReadResultRequest) GetRun() string {
@@ -3807,7 +3946,7 @@ type ResultPiece struct {
 
 func (x *ResultPiece) Reset() {
 	*x = ResultPiece{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3819,7 +3958,7 @@ func (x *ResultPiece) String() string {
 func (*ResultPiece) ProtoMessage() {}
 
 func (x *ResultPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3832,7 +3971,7 @@ func (x *ResultPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultPiece.ProtoReflect.Descriptor instead.
 func (*ResultPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ResultPiece) GetData() []byte {
@@ -3855,7 +3994,7 @@ type KeyringRequest struct {
 
 func (x *KeyringRequest) Reset() {
 	*x = KeyringRequest{}
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3867,7 +4006,7 @@ func (x *KeyringRequest) String() string {
 func (*KeyringRequest) ProtoMessage() {}
 
 func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3880,7 +4019,7 @@ func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringRequest.ProtoReflect.Descriptor instead.
 func (*KeyringRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{46}
+	return file_wire_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *KeyringRequest) GetOperation() string {
@@ -3915,7 +4054,7 @@ type KeyringResponse struct {
 
 func (x *KeyringResponse) Reset() {
 	*x = KeyringResponse{}
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3927,7 +4066,7 @@ func (x *KeyringResponse) String() string {
 func (*KeyringResponse) ProtoMessage() {}
 
 func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3940,7 +4079,7 @@ func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringResponse.ProtoReflect.Descriptor instead.
 func (*KeyringResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{47}
+	return file_wire_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *KeyringResponse) GetIds() []string {
@@ -3966,7 +4105,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3978,7 +4117,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3991,7 +4130,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{48}
+	return file_wire_proto_rawDescGZIP(), []int{50}
 }
 
 // StatsResponse says it.
@@ -4006,7 +4145,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4018,7 +4157,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4031,7 +4170,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{49}
+	return file_wire_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *StatsResponse) GetLastContactMs() int64 {
@@ -4065,7 +4204,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4216,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4229,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{50}
+	return file_wire_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *LeaveRequest) GetServer() string {
@@ -4108,7 +4247,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_wire_proto_msgTypes[51]
+	mi := &file_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4120,7 +4259,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[51]
+	mi := &file_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4133,7 +4272,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{51}
+	return file_wire_proto_rawDescGZIP(), []int{53}
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -4196,7 +4335,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x10RegisterResponse\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\xee\x03\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\xa2\x04\n" +
 	"\n" +
 	"FromClient\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.sheaf.wire.v1.HelloH\x00R\x05hello\x122\n" +
@@ -4208,7 +4347,9 @@ const file_wire_proto_rawDesc = "" +
 	"\bprepared\x18\x06 \x01(\v2\x1c.sheaf.wire.v1.PrepareResultH\x00R\bprepared\x122\n" +
 	"\alacking\x18\a \x01(\v2\x16.sheaf.wire.v1.LackingH\x00R\alacking\x122\n" +
 	"\afetched\x18\b \x01(\v2\x16.sheaf.wire.v1.FetchedH\x00R\afetched\x122\n" +
-	"\adeleted\x18\t \x01(\v2\x16.sheaf.wire.v1.DeletedH\x00R\adeletedB\x06\n" +
+	"\adeleted\x18\t \x01(\v2\x16.sheaf.wire.v1.DeletedH\x00R\adeleted\x122\n" +
+	"\acrowded\x18\n" +
+	" \x01(\v2\x16.sheaf.wire.v1.CrowdedH\x00R\acrowdedB\x06\n" +
 	"\x04body\"V\n" +
 	"\aLacking\x123\n" +
 	"\aoutputs\x18\x01 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x16\n" +
@@ -4217,7 +4358,15 @@ const file_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12-\n" +
 	"\x04kept\x18\x02 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\x04kept\x12\x16\n" +
 	"\x06result\x18\x03 \x01(\bR\x06result\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"\x1d\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"^\n" +
+	"\aCrowded\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05files\x18\x02 \x01(\x04R\x05files\x12'\n" +
+	"\x04runs\x18\x03 \x03(\v2\x13.sheaf.wire.v1.KeptR\x04runs\"D\n" +
+	"\x04Kept\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05files\x18\x03 \x01(\x04R\x05files\"\x1d\n" +
 	"\aDeleted\x12\x12\n" +
 	"\x04runs\x18\x01 \x03(\tR\x04runs\"\x85\x02\n" +
 	"\x05Hello\x12\x12\n" +
@@ -4519,7 +4668,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_wire_proto_goTypes = []any{
 	(Kind)(0),                   // 0: sheaf.wire.v1.Kind
 	(Verdict)(0),                // 1: sheaf.wire.v1.Verdict
@@ -4532,124 +4681,128 @@ var file_wire_proto_goTypes = []any{
 	(*FromClient)(nil),          // 8: sheaf.wire.v1.FromClient
 	(*Lacking)(nil),             // 9: sheaf.wire.v1.Lacking
 	(*Fetched)(nil),             // 10: sheaf.wire.v1.Fetched
-	(*Deleted)(nil),             // 11: sheaf.wire.v1.Deleted
-	(*Hello)(nil),               // 12: sheaf.wire.v1.Hello
-	(*TakenBack)(nil),           // 13: sheaf.wire.v1.TakenBack
-	(*Pulse)(nil),               // 14: sheaf.wire.v1.Pulse
-	(*RunRate)(nil),             // 15: sheaf.wire.v1.RunRate
-	(*PrepareResult)(nil),       // 16: sheaf.wire.v1.PrepareResult
-	(*FromServer)(nil),          // 17: sheaf.wire.v1.FromServer
-	(*Fetch)(nil),               // 18: sheaf.wire.v1.Fetch
-	(*Welcome)(nil),             // 19: sheaf.wire.v1.Welcome
-	(*Lease)(nil),               // 20: sheaf.wire.v1.Lease
-	(*TakeBack)(nil),            // 21: sheaf.wire.v1.TakeBack
-	(*RunSpec)(nil),             // 22: sheaf.wire.v1.RunSpec
-	(*RunEnd)(nil),              // 23: sheaf.wire.v1.RunEnd
-	(*ManifestChunk)(nil),       // 24: sheaf.wire.v1.ManifestChunk
-	(*ManifestSeal)(nil),        // 25: sheaf.wire.v1.ManifestSeal
-	(*PutManifestRequest)(nil),  // 26: sheaf.wire.v1.PutManifestRequest
-	(*PutManifestResponse)(nil), // 27: sheaf.wire.v1.PutManifestResponse
-	(*ReadManifestRequest)(nil), // 28: sheaf.wire.v1.ReadManifestRequest
-	(*DataClaims)(nil),          // 29: sheaf.wire.v1.DataClaims
-	(*ReadOutputsRequest)(nil),  // 30: sheaf.wire.v1.ReadOutputsRequest
-	(*Outputs)(nil),             // 31: sheaf.wire.v1.Outputs
-	(*SealResultRequest)(nil),   // 32: sheaf.wire.v1.SealResultRequest
-	(*SealResultResponse)(nil),  // 33: sheaf.wire.v1.SealResultResponse
-	(*ReadSecretsRequest)(nil),  // 34: sheaf.wire.v1.ReadSecretsRequest
-	(*ReadSecretsResponse)(nil), // 35: sheaf.wire.v1.ReadSecretsResponse
-	(*SecretValue)(nil),         // 36: sheaf.wire.v1.SecretValue
-	(*PreviewRequest)(nil),      // 37: sheaf.wire.v1.PreviewRequest
-	(*PreviewReply)(nil),        // 38: sheaf.wire.v1.PreviewReply
-	(*PreviewTotal)(nil),        // 39: sheaf.wire.v1.PreviewTotal
-	(*ReadLogRequest)(nil),      // 40: sheaf.wire.v1.ReadLogRequest
-	(*LogPiece)(nil),            // 41: sheaf.wire.v1.LogPiece
-	(*ReadRecordsRequest)(nil),  // 42: sheaf.wire.v1.ReadRecordsRequest
-	(*ReadRecordsReply)(nil),    // 43: sheaf.wire.v1.ReadRecordsReply
-	(*ReadFileRequest)(nil),     // 44: sheaf.wire.v1.ReadFileRequest
-	(*FilePiece)(nil),           // 45: sheaf.wire.v1.FilePiece
-	(*ReadResultRequest)(nil),   // 46: sheaf.wire.v1.ReadResultRequest
-	(*ResultPiece)(nil),         // 47: sheaf.wire.v1.ResultPiece
-	(*KeyringRequest)(nil),      // 48: sheaf.wire.v1.KeyringRequest
-	(*KeyringResponse)(nil),     // 49: sheaf.wire.v1.KeyringResponse
-	(*StatsRequest)(nil),        // 50: sheaf.wire.v1.StatsRequest
-	(*StatsResponse)(nil),       // 51: sheaf.wire.v1.StatsResponse
-	(*LeaveRequest)(nil),        // 52: sheaf.wire.v1.LeaveRequest
-	(*LeaveResponse)(nil),       // 53: sheaf.wire.v1.LeaveResponse
+	(*Crowded)(nil),             // 11: sheaf.wire.v1.Crowded
+	(*Kept)(nil),                // 12: sheaf.wire.v1.Kept
+	(*Deleted)(nil),             // 13: sheaf.wire.v1.Deleted
+	(*Hello)(nil),               // 14: sheaf.wire.v1.Hello
+	(*TakenBack)(nil),           // 15: sheaf.wire.v1.TakenBack
+	(*Pulse)(nil),               // 16: sheaf.wire.v1.Pulse
+	(*RunRate)(nil),             // 17: sheaf.wire.v1.RunRate
+	(*PrepareResult)(nil),       // 18: sheaf.wire.v1.PrepareResult
+	(*FromServer)(nil),          // 19: sheaf.wire.v1.FromServer
+	(*Fetch)(nil),               // 20: sheaf.wire.v1.Fetch
+	(*Welcome)(nil),             // 21: sheaf.wire.v1.Welcome
+	(*Lease)(nil),               // 22: sheaf.wire.v1.Lease
+	(*TakeBack)(nil),            // 23: sheaf.wire.v1.TakeBack
+	(*RunSpec)(nil),             // 24: sheaf.wire.v1.RunSpec
+	(*RunEnd)(nil),              // 25: sheaf.wire.v1.RunEnd
+	(*ManifestChunk)(nil),       // 26: sheaf.wire.v1.ManifestChunk
+	(*ManifestSeal)(nil),        // 27: sheaf.wire.v1.ManifestSeal
+	(*PutManifestRequest)(nil),  // 28: sheaf.wire.v1.PutManifestRequest
+	(*PutManifestResponse)(nil), // 29: sheaf.wire.v1.PutManifestResponse
+	(*ReadManifestRequest)(nil), // 30: sheaf.wire.v1.ReadManifestRequest
+	(*DataClaims)(nil),          // 31: sheaf.wire.v1.DataClaims
+	(*ReadOutputsRequest)(nil),  // 32: sheaf.wire.v1.ReadOutputsRequest
+	(*Outputs)(nil),             // 33: sheaf.wire.v1.Outputs
+	(*SealResultRequest)(nil),   // 34: sheaf.wire.v1.SealResultRequest
+	(*SealResultResponse)(nil),  // 35: sheaf.wire.v1.SealResultResponse
+	(*ReadSecretsRequest)(nil),  // 36: sheaf.wire.v1.ReadSecretsRequest
+	(*ReadSecretsResponse)(nil), // 37: sheaf.wire.v1.ReadSecretsResponse
+	(*SecretValue)(nil),         // 38: sheaf.wire.v1.SecretValue
+	(*PreviewRequest)(nil),      // 39: sheaf.wire.v1.PreviewRequest
+	(*PreviewReply)(nil),        // 40: sheaf.wire.v1.PreviewReply
+	(*PreviewTotal)(nil),        // 41: sheaf.wire.v1.PreviewTotal
+	(*ReadLogRequest)(nil),      // 42: sheaf.wire.v1.ReadLogRequest
+	(*LogPiece)(nil),            // 43: sheaf.wire.v1.LogPiece
+	(*ReadRecordsRequest)(nil),  // 44: sheaf.wire.v1.ReadRecordsRequest
+	(*ReadRecordsReply)(nil),    // 45: sheaf.wire.v1.ReadRecordsReply
+	(*ReadFileRequest)(nil),     // 46: sheaf.wire.v1.ReadFileRequest
+	(*FilePiece)(nil),           // 47: sheaf.wire.v1.FilePiece
+	(*ReadResultRequest)(nil),   // 48: sheaf.wire.v1.ReadResultRequest
+	(*ResultPiece)(nil),         // 49: sheaf.wire.v1.ResultPiece
+	(*KeyringRequest)(nil),      // 50: sheaf.wire.v1.KeyringRequest
+	(*KeyringResponse)(nil),     // 51: sheaf.wire.v1.KeyringResponse
+	(*StatsRequest)(nil),        // 52: sheaf.wire.v1.StatsRequest
+	(*StatsResponse)(nil),       // 53: sheaf.wire.v1.StatsResponse
+	(*LeaveRequest)(nil),        // 54: sheaf.wire.v1.LeaveRequest
+	(*LeaveResponse)(nil),       // 55: sheaf.wire.v1.LeaveResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	0,  // 0: sheaf.wire.v1.Executions.kind:type_name -> sheaf.wire.v1.Kind
 	0,  // 1: sheaf.wire.v1.Results.kind:type_name -> sheaf.wire.v1.Kind
 	4,  // 2: sheaf.wire.v1.Results.text:type_name -> sheaf.wire.v1.Text
 	0,  // 3: sheaf.wire.v1.Answers.kind:type_name -> sheaf.wire.v1.Kind
-	12, // 4: sheaf.wire.v1.FromClient.hello:type_name -> sheaf.wire.v1.Hello
+	14, // 4: sheaf.wire.v1.FromClient.hello:type_name -> sheaf.wire.v1.Hello
 	3,  // 5: sheaf.wire.v1.FromClient.results:type_name -> sheaf.wire.v1.Results
 	2,  // 6: sheaf.wire.v1.FromClient.running:type_name -> sheaf.wire.v1.Executions
-	13, // 7: sheaf.wire.v1.FromClient.taken_back:type_name -> sheaf.wire.v1.TakenBack
-	14, // 8: sheaf.wire.v1.FromClient.pulse:type_name -> sheaf.wire.v1.Pulse
-	16, // 9: sheaf.wire.v1.FromClient.prepared:type_name -> sheaf.wire.v1.PrepareResult
+	15, // 7: sheaf.wire.v1.FromClient.taken_back:type_name -> sheaf.wire.v1.TakenBack
+	16, // 8: sheaf.wire.v1.FromClient.pulse:type_name -> sheaf.wire.v1.Pulse
+	18, // 9: sheaf.wire.v1.FromClient.prepared:type_name -> sheaf.wire.v1.PrepareResult
 	9,  // 10: sheaf.wire.v1.FromClient.lacking:type_name -> sheaf.wire.v1.Lacking
 	10, // 11: sheaf.wire.v1.FromClient.fetched:type_name -> sheaf.wire.v1.Fetched
-	11, // 12: sheaf.wire.v1.FromClient.deleted:type_name -> sheaf.wire.v1.Deleted
-	2,  // 13: sheaf.wire.v1.Lacking.outputs:type_name -> sheaf.wire.v1.Executions
-	2,  // 14: sheaf.wire.v1.Fetched.kept:type_name -> sheaf.wire.v1.Executions
-	2,  // 15: sheaf.wire.v1.Hello.queued:type_name -> sheaf.wire.v1.Executions
-	2,  // 16: sheaf.wire.v1.Hello.executing:type_name -> sheaf.wire.v1.Executions
-	2,  // 17: sheaf.wire.v1.Hello.finished:type_name -> sheaf.wire.v1.Executions
-	2,  // 18: sheaf.wire.v1.TakenBack.dropped:type_name -> sheaf.wire.v1.Executions
-	15, // 19: sheaf.wire.v1.Pulse.runs:type_name -> sheaf.wire.v1.RunRate
-	19, // 20: sheaf.wire.v1.FromServer.welcome:type_name -> sheaf.wire.v1.Welcome
-	22, // 21: sheaf.wire.v1.FromServer.run:type_name -> sheaf.wire.v1.RunSpec
-	2,  // 22: sheaf.wire.v1.FromServer.assign:type_name -> sheaf.wire.v1.Executions
-	2,  // 23: sheaf.wire.v1.FromServer.kill:type_name -> sheaf.wire.v1.Executions
-	21, // 24: sheaf.wire.v1.FromServer.take_back:type_name -> sheaf.wire.v1.TakeBack
-	5,  // 25: sheaf.wire.v1.FromServer.answers:type_name -> sheaf.wire.v1.Answers
-	20, // 26: sheaf.wire.v1.FromServer.lease:type_name -> sheaf.wire.v1.Lease
-	23, // 27: sheaf.wire.v1.FromServer.end:type_name -> sheaf.wire.v1.RunEnd
-	18, // 28: sheaf.wire.v1.FromServer.fetch:type_name -> sheaf.wire.v1.Fetch
-	2,  // 29: sheaf.wire.v1.Fetch.outputs:type_name -> sheaf.wire.v1.Executions
-	2,  // 30: sheaf.wire.v1.Welcome.kill:type_name -> sheaf.wire.v1.Executions
-	2,  // 31: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
-	24, // 32: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	25, // 33: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	2,  // 34: sheaf.wire.v1.DataClaims.outputs:type_name -> sheaf.wire.v1.Executions
-	1,  // 35: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
-	36, // 36: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
-	39, // 37: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
-	6,  // 38: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
-	8,  // 39: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
-	26, // 40: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
-	28, // 41: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
-	30, // 42: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
-	32, // 43: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
-	34, // 44: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
-	37, // 45: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
-	40, // 46: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
-	42, // 47: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
-	44, // 48: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
-	46, // 49: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
-	48, // 50: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
-	50, // 51: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
-	52, // 52: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
-	7,  // 53: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
-	17, // 54: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
-	27, // 55: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
-	24, // 56: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
-	31, // 57: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
-	33, // 58: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
-	35, // 59: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
-	38, // 60: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
-	41, // 61: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
-	43, // 62: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
-	45, // 63: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
-	47, // 64: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
-	49, // 65: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
-	51, // 66: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
-	53, // 67: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
-	53, // [53:68] is the sub-list for method output_type
-	38, // [38:53] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	13, // 12: sheaf.wire.v1.FromClient.deleted:type_name -> sheaf.wire.v1.Deleted
+	11, // 13: sheaf.wire.v1.FromClient.crowded:type_name -> sheaf.wire.v1.Crowded
+	2,  // 14: sheaf.wire.v1.Lacking.outputs:type_name -> sheaf.wire.v1.Executions
+	2,  // 15: sheaf.wire.v1.Fetched.kept:type_name -> sheaf.wire.v1.Executions
+	12, // 16: sheaf.wire.v1.Crowded.runs:type_name -> sheaf.wire.v1.Kept
+	2,  // 17: sheaf.wire.v1.Hello.queued:type_name -> sheaf.wire.v1.Executions
+	2,  // 18: sheaf.wire.v1.Hello.executing:type_name -> sheaf.wire.v1.Executions
+	2,  // 19: sheaf.wire.v1.Hello.finished:type_name -> sheaf.wire.v1.Executions
+	2,  // 20: sheaf.wire.v1.TakenBack.dropped:type_name -> sheaf.wire.v1.Executions
+	17, // 21: sheaf.wire.v1.Pulse.runs:type_name -> sheaf.wire.v1.RunRate
+	21, // 22: sheaf.wire.v1.FromServer.welcome:type_name -> sheaf.wire.v1.Welcome
+	24, // 23: sheaf.wire.v1.FromServer.run:type_name -> sheaf.wire.v1.RunSpec
+	2,  // 24: sheaf.wire.v1.FromServer.assign:type_name -> sheaf.wire.v1.Executions
+	2,  // 25: sheaf.wire.v1.FromServer.kill:type_name -> sheaf.wire.v1.Executions
+	23, // 26: sheaf.wire.v1.FromServer.take_back:type_name -> sheaf.wire.v1.TakeBack
+	5,  // 27: sheaf.wire.v1.FromServer.answers:type_name -> sheaf.wire.v1.Answers
+	22, // 28: sheaf.wire.v1.FromServer.lease:type_name -> sheaf.wire.v1.Lease
+	25, // 29: sheaf.wire.v1.FromServer.end:type_name -> sheaf.wire.v1.RunEnd
+	20, // 30: sheaf.wire.v1.FromServer.fetch:type_name -> sheaf.wire.v1.Fetch
+	2,  // 31: sheaf.wire.v1.Fetch.outputs:type_name -> sheaf.wire.v1.Executions
+	2,  // 32: sheaf.wire.v1.Welcome.kill:type_name -> sheaf.wire.v1.Executions
+	2,  // 33: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
+	26, // 34: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	27, // 35: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	2,  // 36: sheaf.wire.v1.DataClaims.outputs:type_name -> sheaf.wire.v1.Executions
+	1,  // 37: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
+	38, // 38: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
+	41, // 39: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
+	6,  // 40: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
+	8,  // 41: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
+	28, // 42: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
+	30, // 43: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
+	32, // 44: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
+	34, // 45: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
+	36, // 46: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
+	39, // 47: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
+	42, // 48: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
+	44, // 49: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
+	46, // 50: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
+	48, // 51: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
+	50, // 52: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
+	52, // 53: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
+	54, // 54: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
+	7,  // 55: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
+	19, // 56: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
+	29, // 57: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
+	26, // 58: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
+	33, // 59: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
+	35, // 60: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
+	37, // 61: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
+	40, // 62: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
+	43, // 63: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
+	45, // 64: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
+	47, // 65: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
+	49, // 66: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
+	51, // 67: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
+	53, // 68: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
+	55, // 69: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
+	55, // [55:70] is the sub-list for method output_type
+	40, // [40:55] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4667,8 +4820,9 @@ func file_wire_proto_init() {
 		(*FromClient_Lacking)(nil),
 		(*FromClient_Fetched)(nil),
 		(*FromClient_Deleted)(nil),
+		(*FromClient_Crowded)(nil),
 	}
-	file_wire_proto_msgTypes[15].OneofWrappers = []any{
+	file_wire_proto_msgTypes[17].OneofWrappers = []any{
 		(*FromServer_Welcome)(nil),
 		(*FromServer_Run)(nil),
 		(*FromServer_Assign)(nil),
@@ -4679,11 +4833,11 @@ func file_wire_proto_init() {
 		(*FromServer_End)(nil),
 		(*FromServer_Fetch)(nil),
 	}
-	file_wire_proto_msgTypes[24].OneofWrappers = []any{
+	file_wire_proto_msgTypes[26].OneofWrappers = []any{
 		(*PutManifestRequest_Chunk)(nil),
 		(*PutManifestRequest_Seal)(nil),
 	}
-	file_wire_proto_msgTypes[36].OneofWrappers = []any{
+	file_wire_proto_msgTypes[38].OneofWrappers = []any{
 		(*PreviewReply_PartitionJson)(nil),
 		(*PreviewReply_Total)(nil),
 	}
@@ -4693,7 +4847,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

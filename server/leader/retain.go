@@ -62,14 +62,12 @@ func (t *Term) retain(ctx context.Context) (next time.Duration, err error) {
 		if runs, next = t.history.due(t.clock.nowMs(), t.KeepRuns, t.KeepFor, t.KeepLeast, deleteAtOnce); len(runs) == 0 {
 			break
 		}
-		if err := t.deleteRuns(ctx, runs); err != nil {
-			for _, id := range runs { // another time
-				if r := t.Store.Snapshot().Run(id); r != nil && r.Status.Terminal() {
-					t.history.add(r)
-				}
-			}
+		if err := t.deleteRuns(ctx, runs, "retention"); err != nil {
 			return 0, err
 		}
+	}
+	if err := t.relieve(ctx); err != nil {
+		return 0, err
 	}
 	t.tellDeleted()
 	for {
@@ -84,9 +82,19 @@ func (t *Term) retain(ctx context.Context) (next time.Duration, err error) {
 	}
 }
 
-// deleteRuns deletes runs that are over with one entry. Those that were
-// retried or deleted meanwhile are passed over.
-func (t *Term) deleteRuns(ctx context.Context, runs []sheaf.RunID) error {
+// deleteRuns deletes runs that are over, and that history has let go of, with one entry. Those that were
+// retried or deleted meanwhile are passed over. After an error history has them again.
+func (t *Term) deleteRuns(ctx context.Context, runs []sheaf.RunID, why string) (err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, id := range runs {
+			if r := t.Store.Snapshot().Run(id); r != nil && r.Status.Terminal() {
+				t.history.add(r)
+			}
+		}
+	}()
 	snap := t.Store.Snapshot()
 	c := &fsm.DeleteRun{}
 	for _, id := range runs {
@@ -102,11 +110,11 @@ func (t *Term) deleteRuns(ctx context.Context, runs []sheaf.RunID) error {
 	if c.Run == "" {
 		return nil
 	}
-	_, err := t.apply(ctx, &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: c}})
+	_, err = t.apply(ctx, &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: c}})
 	if class := sheaf.ClassOf(err); err != nil && class != sheaf.Conflict && class != sheaf.NotFound {
 		return err
 	}
-	t.Logger.Info("deleted old runs", "runs", 1+len(c.More), "first", c.Run)
+	t.Logger.Info("deleted old runs", "runs", 1+len(c.More), "first", c.Run, "why", why)
 	return nil
 }
 

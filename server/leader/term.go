@@ -66,6 +66,7 @@ type Term struct {
 	history  *history
 	drains   *drains
 	lacking  lacking
+	crowded  crowded
 	back     takeBacks
 
 	deadlines    chan struct{} // each of size 1

@@ -38,6 +38,8 @@ type Observer interface {
 	Lacking(node sheaf.NodeID, l *wire.Lacking)
 	// Deleted says that a node keeps nothing more of runs that were deleted.
 	Deleted(node sheaf.NodeID, runs []string)
+	// Crowded says that a node's disk is too full, and what runs keep there.
+	Crowded(node sheaf.NodeID, c *wire.Crowded)
 }
 
 // HubConfig is what a term offers its sessions.

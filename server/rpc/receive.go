@@ -51,6 +51,8 @@ func (s *session) handle(ctx context.Context, m *wire.FromClient) error {
 		s.hub.Observer.Lacking(s.node, b.Lacking)
 	case *wire.FromClient_Deleted:
 		s.hub.Observer.Deleted(s.node, b.Deleted.GetRuns())
+	case *wire.FromClient_Crowded:
+		s.hub.Observer.Crowded(s.node, b.Crowded)
 	case *wire.FromClient_Hello:
 		return &sheaf.Error{Class: sheaf.Invalid, Msg: "a session says hello once"}
 	default:
