@@ -90,12 +90,14 @@ type API interface {
 	// Leader is the RPC address of the leader, empty when none is known, and
 	// whether it is this server.
 	Leader() (address string, self bool)
+	// Leads reports whether this server leads and takes work: a little later than raft made it the leader.
+	Leads() bool
 	// LastContact is how long ago this server heard of its leader; 0 on the leader.
 	LastContact() time.Duration
 	// VerifyRead returns once what Snapshot gives holds everything that was
 	// acknowledged before the call.
 	VerifyRead(ctx context.Context) error
-	// LeaderChanged is closed when another server leads, or none. Take it before asking.
+	// LeaderChanged is closed when another server leads, or none, or Leads changes. Take it before asking.
 	LeaderChanged() <-chan struct{}
 	Members() []Member
 	// Leave hands leadership on and takes this server out of the cluster. The process

@@ -11,6 +11,9 @@ import (
 // LeaderChanged implements API.
 func (s *Server) LeaderChanged() <-chan struct{} { return s.node.Changed() }
 
+// Leads implements API.
+func (s *Server) Leads() bool { return s.term.Load() != nil }
+
 // RaftStats implements API.
 func (s *Server) RaftStats() map[string]string { return s.node.RaftStats() }
 

@@ -93,7 +93,6 @@ type Server struct {
 	peers   *peers
 
 	term  atomic.Pointer[leader.Term] // while this server leads and takes work
-	begun chan struct{}               // of size 1: term was set
 	named chan string                 // of size 1: the cluster's ID, as the log gave it
 
 	ready     chan struct{}
@@ -120,7 +119,7 @@ func New(c Config) (*Server, error) {
 	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "data_dir", Msg: fmt.Sprintf("data directory %q is not absolute", c.DataDir), Hint: "write it from the root, as in /var/lib/sheaf"}
 	}
-	s := &Server{config: c, nodes: rpc.NewNodes(c.Dialer), peers: newPeers(c.Dialer), events: events.New(), begun: make(chan struct{}, 1), named: make(chan string, 1), ready: make(chan struct{})}
+	s := &Server{config: c, nodes: rpc.NewNodes(c.Dialer), peers: newPeers(c.Dialer), events: events.New(), named: make(chan string, 1), ready: make(chan struct{})}
 	identity := consensus.Identity{Server: c.ID, Region: c.Region}
 	var chunks state.ChunkStore = new(state.MemoryChunks)
 	if c.DataDir != "" {
@@ -185,7 +184,6 @@ func (s *Server) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-s.begun:
 		case id := <-s.named:
 			if err := s.node.SetCluster(id); err != nil {
 				return err
@@ -204,13 +202,13 @@ func (s *Server) lead(ctx context.Context, number uint64) error {
 		NewCluster: consensus.NewID, KeepRuns: s.config.Retention.Runs, KeepFor: s.config.Retention.Age, KeepLeast: s.config.Retention.Least,
 		Lease: s.config.Heartbeat.Lease, Grace: s.config.Heartbeat.Grace, OutputsGrace: s.config.Heartbeat.Outputs,
 	})
-	defer s.term.Store(nil)
+	defer func() {
+		s.term.Store(nil)
+		s.node.Announce()
+	}()
 	return t.Run(ctx, func() {
 		s.term.Store(t)
-		select {
-		case s.begun <- struct{}{}:
-		default:
-		}
+		s.node.Announce()
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -71,6 +72,7 @@ type API struct {
 	log  *slog.Logger
 
 	toLeader *http.Transport
+	good     atomic.Pointer[string] // on a client: RPC address of the server that answered last
 	waits    slots
 	ids      identities
 }

@@ -14,9 +14,13 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// forwardedBy marks a request that an agent passed on, so that two agents that
-// each take the other for the leader do not send it round for ever.
-const forwardedBy = "X-Sheaf-Forwarded"
+const (
+	// forwardedBy names the agents that passed a request on, one value each.
+	forwardedBy = "X-Sheaf-Forwarded"
+	// maxPassed is how often a request is passed on: by a client to a server, and by that one to the leader. Two
+	// servers that each take the other for the leader do not send it round for ever.
+	maxPassed = 2
+)
 
 // here are the paths that every agent answers for itself.
 func here(path string) bool {
@@ -27,42 +31,54 @@ func here(path string) bool {
 // or allow a stale answer and this agent is a server. All servers derive the same events.
 func (a *API) forward(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if here(r.URL.Path) || a.Server != nil && (a.leads() || r.URL.Path == "/v1/events" || r.URL.Query().Get("stale") == "true") {
+		if here(r.URL.Path) || a.Server != nil && (a.Server.Leads() || r.URL.Path == "/v1/events" || r.URL.Query().Get("stale") == "true") {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if r.Header.Get(forwardedBy) != "" {
+		if a.Server != nil {
+			timer := time.NewTimer(leaderWait)
+			_, self, err := a.awaitLeader(r.Context(), timer.C, "")
+			timer.Stop()
+			if err != nil {
+				writeProblem(w, a.log, err)
+				return
+			}
+			if self {
+				next.ServeHTTP(w, r)
+				return
+			}
+		}
+		if len(r.Header.Values(forwardedBy)) >= maxPassed {
 			writeProblem(w, a.log, &sheaf.Error{Class: sheaf.Unavailable, Msg: "the leader is changing", Hint: "try again"})
 			return
 		}
-		target, err := a.leaderHTTP()
-		if err != nil {
-			writeProblem(w, a.log, err)
-			return
-		}
-		a.pass(w, r, target)
+		a.pass(w, r, &upstream{api: a})
 	})
 }
 
-// pass passes a request on to another agent.
-func (a *API) pass(w http.ResponseWriter, r *http.Request, target *url.URL) {
+// pass passes a request on by a transport that says where it goes.
+func (a *API) pass(w http.ResponseWriter, r *http.Request, by http.RoundTripper) {
 	proxy := &httputil.ReverseProxy{
-		Transport: a.toLeader, FlushInterval: -1,
+		Transport: by, FlushInterval: -1,
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.SetURL(target)
-			p.Out.Header.Set(forwardedBy, a.Self().Name)
+			p.Out.Header.Add(forwardedBy, a.Self().Name)
 			p.Out.Header.Del("Origin")
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			writeProblem(w, a.log, &sheaf.Error{Class: sheaf.Unavailable, Msg: "pass the request on to " + target.Host, Err: err, Hint: "try again"})
+		ModifyResponse: func(resp *http.Response) error {
+			for name := range w.Header() { // both agents guard
+				resp.Header.Del(name)
+			}
+			return nil
 		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { writeProblem(w, a.log, err) },
 	}
 	proxy.ServeHTTP(w, r)
 }
 
 const (
-	// leaderDialed bounds the connecting to the leader's HTTP port.
-	leaderDialed = 5 * time.Second
+	// leaderDialed bounds the connecting to another agent's HTTP port: with an election it stays
+	// below the five seconds after which a write fails.
+	leaderDialed = 2 * time.Second
 	// leaderConns is how many idle connections to servers are kept.
 	leaderConns = 64
 )
@@ -75,37 +91,14 @@ func newToLeader(secured *tls.Config) *http.Transport {
 	}
 }
 
-// urlOf is a server's HTTP address. Gossip is a hint: an agent that serves HTTPS itself does not
+// urlOf is an agent's HTTP address. Gossip is a hint: an agent that serves HTTPS itself does not
 // let it talk it into sending tokens in plain text.
 func (a *API) urlOf(m gossip.Member) (*url.URL, error) {
 	switch {
 	case (m.HTTPS || a.HTTPS) && a.LeaderTLS == nil:
-		return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("server %s speaks HTTPS, and this agent has no certificate", m.Name), Hint: "give it a tls block"}
+		return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("agent %s speaks HTTPS, and this agent has no certificate", m.Name), Hint: "give it a tls block"}
 	case m.HTTPS || a.HTTPS:
 		return &url.URL{Scheme: "https", Host: m.HTTP}, nil
 	}
 	return &url.URL{Scheme: "http", Host: m.HTTP}, nil
-}
-
-func (a *API) leads() bool {
-	_, self := a.Server.Leader()
-	return self
-}
-
-// leaderHTTP finds the leader's HTTP address: by its RPC address where this agent knows
-// it, else any server's, which passes the request on in turn.
-func (a *API) leaderHTTP() (*url.URL, error) {
-	leader := ""
-	if a.Server != nil {
-		leader, _ = a.Server.Leader()
-		if leader == "" {
-			return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: "the servers have no leader at present", Hint: "wait for an election, or ask with ?stale=true"}
-		}
-	}
-	for _, m := range a.Gossip.Servers() {
-		if m.HTTP != "" && (leader == "" || m.Address == leader) {
-			return a.urlOf(m)
-		}
-	}
-	return nil, &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("no server is known (leader %q)", leader), Hint: "check `join` in the configuration"}
 }

@@ -68,15 +68,11 @@ func (a *API) passToAgent(w http.ResponseWriter, r *http.Request, name string) e
 		if m.Name == a.Self().Name {
 			return &sheaf.Error{Class: sheaf.Invalid, Field: "agent", Msg: fmt.Sprintf("%q is this agent", name), Hint: "leave it out"}
 		}
-		target, err := a.urlOf(m)
-		if err != nil {
-			return err
-		}
 		q := r.URL.Query()
 		q.Set("agent", m.Name)
 		r = r.Clone(r.Context())
 		r.URL.RawQuery = q.Encode()
-		a.pass(w, r, target)
+		a.pass(w, r, &upstream{api: a, to: &m})
 		return nil
 	}
 	return &sheaf.Error{Class: sheaf.NotFound, Field: "agent", Msg: fmt.Sprintf("no agent is called %q", name), Hint: "`agent server members` and `agent node list` show them"}

@@ -88,7 +88,7 @@ func (n *Node) lead(ctx context.Context, r *raft.Raft) error {
 			if leading {
 				stop = n.term(ctx, r)
 			}
-			n.announce()
+			n.Announce()
 		case f := <-n.pauses:
 			stop()
 			stop = func() {}
@@ -189,25 +189,26 @@ func (n *Node) observe(ctx context.Context, r *raft.Raft) error {
 	})
 	r.RegisterObserver(o)
 	defer r.DeregisterObserver(o)
-	n.announce()
+	n.Announce()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-seen:
-			n.announce()
+			n.Announce()
 		}
 	}
 }
 
-func (n *Node) announce() {
+// Announce wakes who waits for Changed.
+func (n *Node) Announce() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
 
-// Changed is closed when the leader changes. Take it before asking for the leader.
+// Changed is closed when the leader changes, and by Announce. Take it before asking for the leader.
 func (n *Node) Changed() <-chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
