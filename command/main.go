@@ -96,7 +96,7 @@ func (e *env) root() *cobra.Command {
 	root.AddCommand(
 		e.devCommand(), e.startCommand(), e.fmtCommand(), e.versionCommand(), e.completionCommand(), e.eventsCommand(), e.monitorCommand(),
 		grouped("job", "Jobs and their runs", e.jobInit(), e.jobValidate(), e.jobPlan(), e.jobRun(), e.jobStatus(), e.jobList(), e.jobInspect(),
-			e.jobStop(), e.jobHold(), e.jobRelease(), e.jobUpdate(), e.jobDelete(), e.jobRetry(), e.jobWait(), e.jobResults(), e.jobLogs(), e.jobExplain(), e.jobHistory(), e.jobTimeline()),
+			e.jobStop(), e.jobHold(), e.jobRelease(), e.jobUpdate(), e.jobDelete(), e.jobRetry(), e.jobWait(), e.jobResults(), e.jobLogs(), e.jobExplain(), e.jobHistory(), e.jobTimeline(), e.jobConvert()),
 		grouped("partition", "Partitions of a run", e.partitionList(), e.partitionStatus()),
 		grouped("eval", "What the leader is about to place", e.evalList()),
 		grouped("input", "Inputs, without a job", e.inputPreview()),

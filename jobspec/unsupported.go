@@ -19,7 +19,6 @@ type refusal struct {
 var refusals = []refusal{
 	{"reuse = true", func(_ *checker, j *sheaf.Job) []string { return at(j.Reuse, "reuse") }},
 	{`isolation = "run"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Isolation == sheaf.IsolationRun, "isolation") }},
-	{"compat", func(_ *checker, j *sheaf.Job) []string { return at(len(j.Compat) > 0, "compat") }},
 	{"the source", remoteSources},
 	{"the module", remoteModules},
 	{`network = "bridge"`, func(_ *checker, j *sheaf.Job) []string {

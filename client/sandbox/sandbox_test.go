@@ -64,6 +64,38 @@ func TestEveryVariable(t *testing.T) {
 	}
 }
 
+// What was made for Bacalhau finds the same facts; a job's own variables go before.
+func TestCompatibleVariables(t *testing.T) {
+	j := job(func(j *sheaf.Job) {
+		j.Compat = []string{"bacalhau"}
+		j.Task.Env = map[string]string{"BACALHAU_NODE_ID": "mine"}
+	})
+	task, err := Compile("run.1", j, 12, place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, env := task.Expand(7, 2, "run.1.7.2")
+	var got []string
+	for _, v := range env {
+		if strings.HasPrefix(v, "BACALHAU_") {
+			got = append(got, v)
+		}
+	}
+	want := []string{
+		"BACALHAU_EXECUTION_ID=run.1.7.2",
+		"BACALHAU_JOB_ID=run.1",
+		"BACALHAU_JOB_NAME=thumbs",
+		"BACALHAU_JOB_NAMESPACE=default",
+		"BACALHAU_JOB_TYPE=batch",
+		"BACALHAU_NODE_ID=mine",
+		"BACALHAU_PARTITION_COUNT=12",
+		"BACALHAU_PARTITION_INDEX=7",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestConfigIsExpanded(t *testing.T) {
 	j := job(func(j *sheaf.Job) {
 		j.Task.Config = map[string]any{

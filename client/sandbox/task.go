@@ -110,7 +110,26 @@ func Compile(run sheaf.RunID, job *sheaf.Job, n int, at Place) (*Task, error) {
 			vars[name] = v
 		}
 	}
+	if slices.Contains(job.Compat, "bacalhau") {
+		for theirs, ours := range bacalhau {
+			if _, there := vars[theirs]; !there {
+				vars[theirs] = vars[ours]
+			}
+		}
+	}
 	return t, t.setEnv(vars, lookup)
+}
+
+// bacalhau are the names under which an image that was made for Bacalhau looks for the same facts.
+var bacalhau = map[string]string{
+	"BACALHAU_PARTITION_INDEX": "SHEAF_PARTITION_INDEX",
+	"BACALHAU_PARTITION_COUNT": "SHEAF_PARTITION_COUNT",
+	"BACALHAU_JOB_ID":          "SHEAF_JOB_ID",
+	"BACALHAU_JOB_NAME":        "SHEAF_JOB_NAME",
+	"BACALHAU_JOB_NAMESPACE":   "SHEAF_NAMESPACE",
+	"BACALHAU_JOB_TYPE":        "SHEAF_JOB_TYPE",
+	"BACALHAU_EXECUTION_ID":    "SHEAF_EXECUTION_ID",
+	"BACALHAU_NODE_ID":         "SHEAF_NODE_ID",
 }
 
 func addPath(vars map[string]string, prefix, what, name, p string) error {

@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"sheaf":              {},
 	"api":                {"sheaf"},
 	"jobspec":            {"sheaf"},
+	"jobspec/bacalhau":   {"sheaf", "jobspec"},
 	"data/source":        {"sheaf", "data/source"},
 	"data/shard":         {"sheaf"},
 	"data/cache":         {"sheaf", "data/source"},
