@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -152,8 +153,23 @@ func (a *Agent) attributes(cc *ClientConfig) map[string]string {
 
 // driverEnv is what a driver is told of the configuration.
 func (c *ClientConfig) driverEnv(driver string) []string {
-	if driver == "containerd" && c.Containerd != nil && c.Containerd.Address != "" {
-		return []string{"CONTAINERD_ADDRESS=" + c.Containerd.Address}
+	if driver != "containerd" || c.Containerd == nil {
+		return nil
 	}
-	return nil
+	var env []string
+	for name, value := range map[string]string{"CONTAINERD_ADDRESS": c.Containerd.Address, "SHEAF_CONTAINERD_IMAGES": c.Containerd.Images} {
+		if value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// check finds mistakes that the driver could only pass over.
+func (c *ContainerdConfig) check() error {
+	if c == nil {
+		return nil
+	}
+	var kept time.Duration
+	return durations("client.containerd", time.Minute, map[string]duration{"images": {c.Images, &kept}})
 }

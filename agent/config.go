@@ -142,6 +142,7 @@ type ResourcesConfig struct {
 // ContainerdConfig is about the containerd driver.
 type ContainerdConfig struct {
 	Address string `hcl:"address,optional"` // of its socket
+	Images  string `hcl:"images,optional"`  // 36h: how long images are kept that no run uses
 }
 
 // LoadConfig reads files and folders, in order. Mistakes name file, line and column.
@@ -308,6 +309,9 @@ func (c Config) check() error {
 		return err
 	}
 	if err := c.Client.gc(&client.Config{}); err != nil {
+		return err
+	}
+	if err := c.Client.Containerd.check(); err != nil {
 		return err
 	}
 	for _, r := range c.Client.FileRoots {

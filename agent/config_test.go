@@ -40,14 +40,15 @@ func TestConfigMistakes(t *testing.T) {
 		"name = ":  "a.hcl:1",
 		"name = \"../x\"\nserver {\n enabled = true\n}": "name",
 		"server {\n}": "no role",
-		"bind = \"0.0.0.0\"\nserver {\n enabled = true\n}":                "-insecure",
-		"bind = \"here\"\nserver {\n enabled = true\n}":                   "IP address",
-		"server {\n enabled = true\n retention {\n runs = -1\n }\n}":      "retention.runs",
-		"server {\n enabled = true\n retention {\n age = \"soon\"\n }\n}": "retention.age",
-		"client {\n enabled = true\n gc {\n disk_usage = 101\n }\n}":      "gc.disk_usage",
-		"client {\n enabled = true\n gc {\n interval = \"1\"\n }\n}":      "gc.interval",
-		"client {\n enabled = true\n drivers = [\"x\"]\n}":                "known: ",
-		"client {\n enabled = true\n file_root \"x\" {}\n}":               "not absolute",
+		"bind = \"0.0.0.0\"\nserver {\n enabled = true\n}":                  "-insecure",
+		"bind = \"here\"\nserver {\n enabled = true\n}":                     "IP address",
+		"server {\n enabled = true\n retention {\n runs = -1\n }\n}":        "retention.runs",
+		"server {\n enabled = true\n retention {\n age = \"soon\"\n }\n}":   "retention.age",
+		"client {\n enabled = true\n gc {\n disk_usage = 101\n }\n}":        "gc.disk_usage",
+		"client {\n enabled = true\n gc {\n interval = \"1\"\n }\n}":        "gc.interval",
+		"client {\n enabled = true\n containerd {\n images = \"1s\"\n }\n}": "containerd.images",
+		"client {\n enabled = true\n drivers = [\"x\"]\n}":                  "known: ",
+		"client {\n enabled = true\n file_root \"x\" {}\n}":                 "not absolute",
 	} {
 		conf, err := load(t, text)
 		if err == nil {

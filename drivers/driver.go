@@ -20,7 +20,8 @@ type Driver interface {
 	// is sheaf.Invalid where trying again cannot help.
 	Prepare(ctx context.Context, req *driverpb.PrepareRequest) (*driverpb.PrepareResponse, error)
 
-	// Release gives up a handle of Prepare; what it named may be kept as a cache.
+	// Release gives up a handle of Prepare, once for each time that Prepare gave it; what it
+	// named may be kept as a cache.
 	Release(ctx context.Context, handle string) error
 
 	// Recover is called once, before Execute. The driver re-attaches to those of known

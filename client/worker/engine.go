@@ -145,7 +145,7 @@ func (w *Worker) engineEnded(e *engine, end driver.Ended) {
 		return
 	}
 	e.state = engineClosed
-	w.core.Unprepare(e.driver.Name)
+	w.unprepare(e)
 	if w.ctx.Err() != nil {
 		return
 	}
@@ -196,9 +196,20 @@ func (e *engine) preparing(w *Worker) bool {
 	return false
 }
 
+// unprepare has the runs of a driver be prepared anew: handles end with the process that gave them, and the next
+// one's are not for them to release.
+func (w *Worker) unprepare(e *engine) {
+	w.core.Unprepare(e.driver.Name)
+	for r := range w.core.Runs {
+		if d := dataOf(r); d.engine == e {
+			d.handle = ""
+		}
+	}
+}
+
 func (w *Worker) rest(e *engine) {
 	e.state = engineResting
-	w.core.Unprepare(e.driver.Name)
+	w.unprepare(e)
 	w.jobs.Go(func() {
 		e.driver.Rest()
 		w.post(func() {

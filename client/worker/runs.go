@@ -162,7 +162,7 @@ func (w *Worker) prepared(r *execution.Run, resp *driverpb.PrepareResponse, err 
 	}
 	if err != nil && driver.Crashed(err) {
 		if d.crashes++; d.crashes < maxPrepareCrashes {
-			w.core.Unprepare(r.Driver)
+			w.unprepare(d.engine)
 			return
 		}
 	}
@@ -177,12 +177,27 @@ func (w *Worker) prepared(r *execution.Run, resp *driverpb.PrepareResponse, err 
 		}
 		w.core.PrepareFailed(r)
 	} else {
+		w.release(r, d)
 		d.handle, d.digest, d.crashes = resp.GetHandle(), resp.GetDigest(), 0
 		result.Digest = resp.GetDigest()
 		w.core.Prepared(r, w.now)
 	}
 	w.up.prepared = append(w.up.prepared, result)
 	w.sendPrepared()
+}
+
+// release gives up the handle that a run was prepared with, if it has one.
+func (w *Worker) release(r *execution.Run, d *runData) {
+	e, handle, ctx := d.engine, d.handle, w.ctx
+	d.handle = ""
+	if e == nil || handle == "" || e.state != engineOpen {
+		return
+	}
+	w.jobs.Go(func() {
+		if err := e.driver.Release(ctx, handle); err != nil && ctx.Err() == nil {
+			w.log.Debug("handle not released", "run", r.ID, "error", err)
+		}
+	})
 }
 
 // forget lets go of a run of which nothing is left.
@@ -200,14 +215,7 @@ func (w *Worker) forget(r *execution.Run) {
 	if d.specSaved {
 		w.saver.removeRun(r.ID)
 	}
-	if e := d.engine; e != nil && d.handle != "" && e.state == engineOpen {
-		handle, ctx := d.handle, w.ctx
-		w.jobs.Go(func() {
-			if err := e.driver.Release(ctx, handle); err != nil && ctx.Err() == nil {
-				w.log.Debug("handle not released", "run", r.ID, "error", err)
-			}
-		})
-	}
+	w.release(r, d)
 	if r.Deleted() {
 		w.deleteRun(r.ID)
 	}

@@ -65,14 +65,18 @@ type Driver struct {
 	daemon daemon
 	turns  chan struct{} // a token for each container that is being made or removed
 
-	sweeping sync.Mutex // held by the first Prepare while it ends what Recover could not
+	keep time.Duration // of images that no run uses
+
+	sweeping  sync.Mutex   // held by the first Prepare while it ends what Recover could not
+	preparing sync.RWMutex // held for reading while an image is being prepared
 
 	mu        sync.Mutex
 	owner     string // of our containers; set by Recover
 	pipes     string // directory of the output pipes; set by Recover
 	unswept   bool   // Recover found no daemon: what is left of ours is ended later
 	recovered []*execution
-	prepared  map[string]*template // by handle, which is the image's digest
+	prepared  map[string]*prepared // by handle, which is the image's digest
+	looked    time.Time            // when unused images were looked for
 }
 
 var _ drivers.Driver = (*Driver)(nil)
@@ -83,7 +87,7 @@ func New() *Driver {
 	if address == "" {
 		address = DefaultAddress
 	}
-	return &Driver{daemon: daemon{address: address}, turns: make(chan struct{}, atOnce), prepared: map[string]*template{}}
+	return &Driver{daemon: daemon{address: address}, turns: make(chan struct{}, atOnce), keep: kept(), prepared: map[string]*prepared{}}
 }
 
 // Fingerprint asks containerd for its version. A daemon that is not there is told at once.
@@ -104,14 +108,6 @@ func (d *Driver) Fingerprint(ctx context.Context) (*driverpb.FingerprintResponse
 	out.Healthy = true
 	out.Attributes = map[string]string{"version": v.Version}
 	return out, nil
-}
-
-// Release forgets a handle; the image stays as a cache.
-func (d *Driver) Release(_ context.Context, handle string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.prepared, handle)
-	return nil
 }
 
 // settle notes whose containers are ours and where their pipes are.

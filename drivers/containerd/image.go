@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -43,6 +44,19 @@ func (d *Driver) Prepare(ctx context.Context, req *driverpb.PrepareRequest) (*dr
 	if err := d.sweepOnce(ctx, conn); err != nil {
 		return nil, err
 	}
+	resp, err := d.prepare(ctx, conn, conf, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.removeUnused(ctx, conn); err != nil { // the next Prepare tries again
+		slog.Warn("unused images not removed", "error", err)
+	}
+	return resp, nil
+}
+
+func (d *Driver) prepare(ctx context.Context, conn *client.Client, conf config, req *driverpb.PrepareRequest) (*driverpb.PrepareResponse, error) {
+	d.preparing.RLock()
+	defer d.preparing.RUnlock()
 	// Without a lease, what is pulled could be collected before it is unpacked.
 	ctx, done, err := conn.WithLease(ctx, leases.WithRandomID())
 	if err != nil {
@@ -52,6 +66,9 @@ func (d *Driver) Prepare(ctx context.Context, req *driverpb.PrepareRequest) (*dr
 	img, err := d.image(ctx, conn, conf.Image, req.GetPinnedDigest(), req.GetRegistryCredentials())
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", conf.Image, err)
+	}
+	if err := used(ctx, conn, img.Name()); err != nil {
+		return nil, err
 	}
 	if want := req.GetPinnedDigest(); want != "" && img.Target().Digest.String() != want {
 		return nil, invalid(fmt.Sprintf("image %s is %s now, and the run began with %s", conf.Image, img.Target().Digest, want), "submit the job again")
@@ -74,9 +91,7 @@ func (d *Driver) Prepare(ctx context.Context, req *driverpb.PrepareRequest) (*dr
 		return nil, err
 	}
 	handle := img.Target().Digest.String()
-	d.mu.Lock()
-	d.prepared[handle] = t
-	d.mu.Unlock()
+	d.keepPrepared(handle, t)
 	return &driverpb.PrepareResponse{Handle: handle, Digest: handle}, nil
 }
 

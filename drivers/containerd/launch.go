@@ -90,12 +90,13 @@ func (s *session) createOnce(ctx context.Context, conn *client.Client, e *execut
 	if err := drivers.DecodeConfig(Name, e.start.GetConfigJson(), &conf); err != nil {
 		return pipes{}, err
 	}
-	s.driver.mu.Lock()
-	t, owner, dir := s.driver.prepared[e.start.GetHandle()], s.driver.owner, s.driver.pipes
-	s.driver.mu.Unlock()
-	if t == nil {
-		return pipes{}, fmt.Errorf("image %s is not prepared", e.start.GetHandle())
+	t, err := s.driver.ready(e.start.GetHandle())
+	if err != nil {
+		return pipes{}, err
 	}
+	s.driver.mu.Lock()
+	owner, dir := s.driver.owner, s.driver.pipes
+	s.driver.mu.Unlock()
 	spec, err := t.make(conf, e.start, e.container)
 	if err != nil {
 		return pipes{}, err
