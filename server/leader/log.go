@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/server/fsm"
+	"github.com/sheaf-run/agent/sheaf"
 )
 
 // Consensus is what a term needs of the log.
@@ -40,15 +41,42 @@ func (c clock) until(ms int64) time.Duration {
 }
 
 // Apply stamps a command with cluster time, applies it, and sets off what follows
-// from it. What it was refused for is in the reply; the error is the log's.
+// from it. What it was refused for is in the reply; the error is the log's. Who asks may go before
+// the answer comes: what is applied is followed all the same.
 func (t *Term) Apply(ctx context.Context, c *fsm.Command) (fsm.Reply, error) {
 	c.TimeMs = t.clock.nowMs()
 	b, err := fsm.Encode(c)
 	if err != nil {
 		return fsm.Reply{}, fmt.Errorf("encode a command: %w", err)
 	}
+	if err := ctx.Err(); err != nil {
+		return fsm.Reply{}, gone(err)
+	}
+	type answer struct {
+		reply fsm.Reply
+		err   error
+	}
+	answered := make(chan answer, 1)
 	live := t.mayEndAny(c)
-	got, _, err := t.Log.Apply(ctx, b)
+	go func() {
+		reply, err := t.append(context.WithoutCancel(ctx), b)
+		if err == nil {
+			t.follow(c, reply, live)
+		}
+		answered <- answer{reply, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.reply, a.err
+	case <-ctx.Done():
+		return fsm.Reply{}, gone(ctx.Err())
+	}
+}
+
+// append puts a command into the log and gives the state machine's reply. Raft answers always: at the
+// latest when this server leads no more.
+func (t *Term) append(ctx context.Context, command []byte) (fsm.Reply, error) {
+	got, _, err := t.Log.Apply(ctx, command)
 	if err != nil {
 		return fsm.Reply{}, err
 	}
@@ -56,8 +84,12 @@ func (t *Term) Apply(ctx context.Context, c *fsm.Command) (fsm.Reply, error) {
 	if !ok {
 		panic(fmt.Sprintf("leader: the state machine replied with a %T", got))
 	}
-	t.follow(c, reply, live)
 	return reply, nil
+}
+
+// gone is the error for who asks and does not wait for the answer.
+func gone(cause error) error {
+	return &sheaf.Error{Class: sheaf.TimedOut, Msg: "the servers did not answer in time", Err: cause, Hint: "it may have been done: asking again is safe"}
 }
 
 // apply is Apply with what was refused as an error too.
