@@ -11,6 +11,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -123,8 +124,9 @@ func Allows(c *wire.DataClaims, run sheaf.RunID, outputs *wire.Executions) error
 		return denied("it is for some outputs of the run, not for all", "")
 	}
 	for i, first := range outputs.First {
-		for p := first; p < first+min(outputs.Count[i], sheaf.MaxPartitions); p++ {
-			if !holds(c.Outputs, p, outputs.Attempt[i]) {
+		end := uint64(first) + uint64(outputs.Count[i])
+		for p := uint64(first); p < end; p++ { // ends at the first that is not in c
+			if p > math.MaxUint32 || !holds(c.Outputs, uint32(p), outputs.Attempt[i]) {
 				return denied(fmt.Sprintf("it is not for attempt %d at partition %d", outputs.Attempt[i], p), "")
 			}
 		}

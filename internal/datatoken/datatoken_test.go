@@ -101,6 +101,7 @@ func TestTokensAreForWhatTheyName(t *testing.T) {
 		{"the latest", claims(), "r", one(4, 1, 0), false},
 		{"one too many", claims(), "r", one(3, 3, 7), false},
 		{"one before", claims(), "r", one(2, 1, 7), false},
+		{"beyond the last", claims(), "r", one(1<<32-1, 2, 7), false},
 		{"all by some", claims(), "r", nil, false},
 		{"another run", claims(), "s", one(4, 1, 7), false},
 		{"any by all", all, "r", one(999, 1, 3), true},
