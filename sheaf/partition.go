@@ -75,4 +75,11 @@ type Partition struct {
 	CPUMs    int64          `json:"cpu_ms,omitempty"`
 	PeakMem  int64          `json:"peak_memory_bytes,omitempty"`
 	Output   string         `json:"output_digest,omitempty"` // sha256 of the output manifest, hex
+	MadeBy   *MadeBy        `json:"made_by,omitempty"`       // of a reused partition, where its output comes from
+}
+
+// MadeBy names the partition of an earlier run whose output was taken over.
+type MadeBy struct {
+	Run       RunID `json:"run"`
+	Partition int   `json:"partition"`
 }

@@ -167,6 +167,19 @@ func (c *Core) Lease(until time.Time) { c.lease = until }
 // Refuse says whether the node takes no work at present, as while its disk is full.
 func (c *Core) Refuse(refuse bool) { c.refused = refuse }
 
+// Ready reports whether the driver has made the run ready.
+func (c *Core) Ready(r *Run) bool { return r.gate == gateOpen }
+
+// AskPrepare says that the driver is to be asked to make a run ready although nothing of it
+// waits; false is where that is done, or under way.
+func (c *Core) AskPrepare(r *Run) bool {
+	if r.gate == gatePreparing || r.gate == gateOpen {
+		return false
+	}
+	r.gate = gatePreparing
+	return true
+}
+
 // Prepared says that the driver has made the run ready.
 func (c *Core) Prepared(r *Run, now time.Time) {
 	if r.gate != gatePreparing {

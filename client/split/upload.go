@@ -37,6 +37,8 @@ type Upload struct {
 	Job     *sheaf.Job
 	Sources source.Config
 	Dir     string // for the spool
+	// Image is the digest of the job's image or module as this node resolved it, if it did.
+	Image string
 	// Leader waits for the servers' leader and the session's number there.
 	Leader func(ctx context.Context) (wire.ServersClient, uint64, error)
 }
@@ -65,6 +67,9 @@ func (u *Upload) Do(ctx context.Context) error {
 
 func (u *Upload) produce(ctx context.Context, sp *spool, seal *wire.ManifestSeal) error {
 	w := shard.NewWriter(sp.add)
+	if u.Job.Reuse {
+		w.Prints = shard.NewFingerprinter(u.Job)
+	}
 	stats, err := List(ctx, u.Job, u.Sources, w.Add)
 	if err != nil {
 		return err
@@ -74,7 +79,7 @@ func (u *Upload) produce(ctx context.Context, sp *spool, seal *wire.ManifestSeal
 		return err
 	}
 	seal.Chunks, seal.Partitions, seal.Root = uint32(chunks), uint32(stats.Partitions), root[:]
-	seal.Bytes, seal.Warnings = uint64(stats.Bytes), stats.Warnings
+	seal.Bytes, seal.Warnings, seal.ImageDigest = uint64(stats.Bytes), stats.Warnings, u.Image
 	sp.end()
 	return nil
 }

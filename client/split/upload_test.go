@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sheaf-run/agent/data/shard"
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
@@ -118,7 +119,7 @@ func upload(t *testing.T, s *servers, files int, change ...func(*sheaf.Job)) err
 		f(job)
 	}
 	u := &Upload{
-		Run: "r", Attempt: 4, Node: "n", Job: job, Sources: source.Config{Files: []source.Root{{Path: "/"}}}, Dir: t.TempDir(),
+		Run: "r", Attempt: 4, Node: "n", Job: job, Image: "sha256:image", Sources: source.Config{Files: []source.Root{{Path: "/"}}}, Dir: t.TempDir(),
 		Leader: func(context.Context) (wire.ServersClient, uint64, error) { return s, 9, nil },
 	}
 	err := u.Do(t.Context())
@@ -166,6 +167,23 @@ func TestUploadGoesOn(t *testing.T) {
 	}
 	if s.again > s.streams {
 		t.Errorf("%d chunks were sent again", s.again)
+	}
+}
+
+// TestUploadForReuse: the manifest has fingerprints, and the seal says what the image was resolved to.
+func TestUploadForReuse(t *testing.T) {
+	for _, reuse := range []bool{true, false} {
+		s := &servers{}
+		if err := upload(t, s, 30, func(j *sheaf.Job) { j.Reuse = reuse }); err != nil {
+			t.Fatal(err)
+		}
+		_, prints, err := shard.Fingerprints(s.chunks[0].Data)
+		if want := map[bool]int{true: 30, false: 0}[reuse]; err != nil || len(prints) != want {
+			t.Errorf("reuse %v: %d fingerprints, %v", reuse, len(prints), err)
+		}
+		if s.seal.ImageDigest != "sha256:image" {
+			t.Errorf("the seal says %q of the image", s.seal.ImageDigest)
+		}
 	}
 }
 

@@ -19,12 +19,44 @@ func (w *Worker) beginOwn(x *execution.Execution) {
 	ctx, cancel := context.WithCancel(w.ctx)
 	x.Data = &own{cancel: cancel}
 	d := dataOf(x.Run)
+	if x.Kind == wire.Kind_KIND_SPLIT && d.job.Reuse && d.spec.GetImageDigest() == "" && !w.core.Ready(x.Run) {
+		d.resolving = append(d.resolving, func(err error) {
+			if err != nil {
+				cancel()
+				w.core.OwnFailed(x, sheaf.OutcomeFailed, sheaf.FailPrepare, "it cannot be made ready: "+execution.Clip(err.Error(), execution.MaxMessage), w.now)
+				return
+			}
+			w.runOwn(ctx, cancel, x)
+		})
+		if w.core.AskPrepare(x.Run) {
+			w.prepare(x.Run)
+		}
+		return
+	}
+	w.runOwn(ctx, cancel, x)
+}
+
+// resolved goes on with the splits that waited to learn the digest of their run's image or module:
+// whether a partition is made anew depends on it.
+func (w *Worker) resolved(d *runData, err error) {
+	waiting := d.resolving
+	d.resolving = nil
+	for _, f := range waiting {
+		f(err)
+	}
+}
+
+func (w *Worker) runOwn(ctx context.Context, cancel context.CancelFunc, x *execution.Execution) {
+	d := dataOf(x.Run)
 	var run func(context.Context) error
 	switch x.Kind {
 	case wire.Kind_KIND_SPLIT:
 		u := &split.Upload{
 			Run: x.Run.ID, Attempt: x.Attempt, Node: w.cfg.Place.NodeID, Job: d.job,
-			Sources: w.cfg.Sources, Dir: w.cfg.TempDir, Leader: w.session.Leader,
+			Sources: w.cfg.Sources, Dir: w.cfg.TempDir, Leader: w.session.Leader, Image: d.spec.GetImageDigest(),
+		}
+		if u.Image == "" {
+			u.Image = d.digest
 		}
 		run = u.Do
 	case wire.Kind_KIND_MERGE:

@@ -38,7 +38,8 @@ type runData struct {
 	handle    string
 	digest    string // of the image or module, as prepared
 	preparing bool
-	asked     int // how often it was prepared: only the answer to the latest counts
+	resolving []func(error) // splits that wait for digest
+	asked     int           // how often it was prepared: only the answer to the latest counts
 	crashes   int
 	specSaved bool
 	secrets   secrets // as of the last time it was prepared
@@ -163,6 +164,7 @@ func (w *Worker) prepared(r *execution.Run, resp *driverpb.PrepareResponse, err 
 	if err != nil && driver.Crashed(err) {
 		if d.crashes++; d.crashes < maxPrepareCrashes {
 			w.unprepare(d.engine)
+			w.resolved(d, err)
 			return
 		}
 	}
@@ -184,6 +186,7 @@ func (w *Worker) prepared(r *execution.Run, resp *driverpb.PrepareResponse, err 
 	}
 	w.up.prepared = append(w.up.prepared, result)
 	w.sendPrepared()
+	w.resolved(d, err)
 }
 
 // release gives up the handle that a run was prepared with, if it has one.

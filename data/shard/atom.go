@@ -41,6 +41,9 @@ type View struct {
 
 	// Keys is the key of each datum; empty where it is Key for all of them.
 	Keys []string
+
+	// Print is the shard's fingerprint, in a manifest that is read and has them.
+	Print Fingerprint
 }
 
 // commonKey makes the key of all data the shard's, where it is one.

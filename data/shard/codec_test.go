@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -263,4 +264,99 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%v: what was read does not survive writing:\n%v\n%v", err, got, wanted(views))
 		}
 	})
+}
+
+// TestFingerprints: what partitions read decides their fingerprints, wherever they stand, and they come back
+// from the chunks alone.
+func TestFingerprints(t *testing.T) {
+	job := &sheaf.Job{Inputs: []sheaf.Input{{Name: "one", Source: "file:///a"}, {Name: "two", Source: "file:///b"}}}
+	rapid.Check(t, func(t *rapid.T) {
+		views := drawViews(t)
+		prints := NewFingerprinter(job)
+		var chunks [][]byte
+		var index []Extent
+		w := NewWriter(func(c Chunk) error {
+			chunks, index = append(chunks, c.Data), append(index, Extent{c.First, c.Count})
+			return nil
+		})
+		w.Prints = prints
+		for i := range views {
+			if err := w.Add(&views[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, _, err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Decode(chunks, 0, len(views))
+		if err != nil || !reflect.DeepEqual(got, wanted(views)) {
+			t.Fatalf("with fingerprints the shards are %v (%v), not %v", got, err, wanted(views))
+		}
+		var all []Fingerprint
+		for i, c := range chunks {
+			first, some, err := Fingerprints(c)
+			if err != nil || len(some) != index[i].Count || len(some) > 0 && first != len(all) {
+				t.Fatalf("chunk %d: %d fingerprints from %d on, %v", i, len(some), first, err)
+			}
+			all = append(all, some...)
+		}
+		if err := Scan(chunks, 0, len(views), func(v *View) error {
+			if v.Print != all[v.Index] || v.Print != prints.Of(v) {
+				return fmt.Errorf("partition %d reads as %x, written was %x, made again %x", v.Index, v.Print, all[v.Index], prints.Of(v))
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range views {
+			for j := range views {
+				a, b := views[i], views[j]
+				a.Index, b.Index, a.Bytes, b.Bytes = 0, 0, 0, 0
+				if (all[i] == all[j]) != reflect.DeepEqual(a, b) {
+					t.Fatalf("fingerprints %x and %x of %+v and %+v", all[i], all[j], a, b)
+				}
+			}
+		}
+	})
+}
+
+// TestFingerprintsNeverMove: runs to come are held against runs before.
+func TestFingerprintsNeverMove(t *testing.T) {
+	v := &View{Index: 3, Atoms: []Atom{{Path: "/in/a", Input: "in", Size: 5, MTime: 7}, {Path: "/in/b", Input: "in", Size: 5, Tag: "sha256:00"}}}
+	job := &sheaf.Job{Inputs: []sheaf.Input{{Name: "in", Source: "file:///a"}}}
+	first := NewFingerprinter(job).Of(v)
+	if got := fmt.Sprintf("%x", first); got != "b9451701755b9b0ce754d6b42100d477" {
+		t.Errorf("the fingerprint is %s", got)
+	}
+	for name, change := range map[string]func(v *View, j *sheaf.Job){
+		"size":         func(v *View, _ *sheaf.Job) { v.Atoms[0].Size++ },
+		"time":         func(v *View, _ *sheaf.Job) { v.Atoms[0].MTime++ },
+		"identity":     func(v *View, _ *sheaf.Job) { v.Atoms[1].Tag = "sha256:01" },
+		"path":         func(v *View, _ *sheaf.Job) { v.Atoms[1].Path = "/in/c" },
+		"order":        func(v *View, _ *sheaf.Job) { slices.Reverse(v.Atoms) },
+		"key":          func(v *View, _ *sheaf.Job) { v.Key = "k" },
+		"data":         func(v *View, _ *sheaf.Job) { v.Ends = []int32{2} },
+		"source":       func(_ *View, j *sheaf.Job) { j.Inputs[0].Source = "file:///b" },
+		"is told":      func(_ *View, j *sheaf.Job) { j.Task.Env = map[string]string{"I": "${partition.index}"} },
+		"another atom": func(v *View, _ *sheaf.Job) { v.Atoms = append(v.Atoms, Atom{Path: "/in/d", Input: "in"}) },
+	} {
+		w := *v
+		w.Atoms = slices.Clone(v.Atoms)
+		j := *job
+		j.Inputs = slices.Clone(job.Inputs)
+		change(&w, &j)
+		if NewFingerprinter(&j).Of(&w) == first {
+			t.Errorf("another %s, the same fingerprint", name)
+		}
+	}
+	v.Index = 4
+	if NewFingerprinter(job).Of(v) != first {
+		t.Error("the index counts although the task is not told it")
+	}
+	told := &sheaf.Job{Inputs: job.Inputs, Task: sheaf.Task{Env: map[string]string{"I": "${partition.index}"}}}
+	at4 := NewFingerprinter(told).Of(v)
+	v.Index = 3
+	if NewFingerprinter(told).Of(v) == at4 {
+		t.Error("the index does not count although the task is told it")
+	}
 }

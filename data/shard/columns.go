@@ -19,6 +19,8 @@ import (
 //	keys     of each partition that begins here: bytes shared with the last, and the rest
 //	kinds    of each atom, see below
 //	names    keys of data that have one of their own, as those of partitions
+//	prints   at the very end, and only where there are any: of each partition that begins
+//	         here its fingerprint
 //	…        of each atom its input; its path against the last: bytes shared in front, shared
 //	         at the end, and new ones between; its size; its time against the last; its tag
 //
@@ -36,6 +38,7 @@ const (
 	colSizes
 	colTimes
 	colTags
+	colPrints
 	columns
 )
 
@@ -59,8 +62,9 @@ const (
 	// maxTag is the longest identity in bytes.
 	maxTag = 4 << 10
 
-	// atomSlack is the most that an atom takes beside its path and tag.
-	atomSlack = 96
+	// atomSlack is the most that an atom takes beside its path and tag, and a
+	// shard beside its key.
+	atomSlack = 112
 
 	// maxExpanded bounds the bytes of all paths and keys of a chunk, so that a forged one
 	// cannot unfold into gigabytes.

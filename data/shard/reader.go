@@ -169,7 +169,9 @@ func openChunk(data []byte) (*chunk, error) {
 		c.inputs = append(c.inputs, string(head.bytes(head.uint())))
 	}
 	for i := range c.col {
-		c.col[i].rest = head.bytes(head.uint())
+		if i != colPrints || len(head.rest) > 0 {
+			c.col[i].rest = head.bytes(head.uint())
+		}
 	}
 	if head.bad || len(head.rest) > 0 || begun > uint64(len(c.col[colShards].rest)) {
 		return nil, errDamaged
@@ -183,7 +185,7 @@ func (c *chunk) shard(v *pieces, wanted, more bool) error {
 	if !more {
 		clear(v.Atoms)
 		clear(v.names)
-		v.Atoms, v.ends, v.names, v.named, v.Key = v.Atoms[:0], v.ends[:0], v.names[:0], false, ""
+		v.Atoms, v.ends, v.names, v.named, v.Key, v.Print = v.Atoms[:0], v.ends[:0], v.names[:0], false, "", Fingerprint{}
 	}
 	atoms := c.col[colShards].uint()
 	if c.begun > 0 {
@@ -198,6 +200,11 @@ func (c *chunk) shard(v *pieces, wanted, more bool) error {
 		}
 		if wanted {
 			v.Key = string(c.key)
+		}
+		if prints := &c.col[colPrints]; len(prints.rest) > 0 {
+			if print := prints.bytes(uint64(len(v.Print))); wanted && print != nil {
+				v.Print = Fingerprint(print)
+			}
 		}
 	}
 	if atoms == 0 || atoms > uint64(len(c.col[colKinds].rest)) {

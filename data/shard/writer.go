@@ -42,6 +42,9 @@ var encoder = sync.OnceValue(func() *zstd.Encoder {
 // Writer makes chunks of shards. A chunk holds whole shards, or a piece of one
 // that is larger than a chunk; such a shard begins in a chunk of its own.
 type Writer struct {
+	// Prints, unless nil, makes the fingerprint that is written with each shard. It is set before the first.
+	Prints *Fingerprinter
+
 	emit func(Chunk) error
 	root hash.Hash
 	seq  int
@@ -58,6 +61,7 @@ type Writer struct {
 	name     string // the last key of a datum
 	expanded int    // bytes of all paths and keys
 	mark     mark
+	print    Fingerprint // of the shard that is being written
 }
 
 // mark is how much of a chunk whole shards take.
@@ -76,6 +80,9 @@ func NewWriter(emit func(Chunk) error) *Writer {
 func (w *Writer) Add(v *View) error {
 	if v.Index != w.next || len(v.Atoms) == 0 {
 		panic(fmt.Sprintf("shard: partition %d with %d atoms written where %d was expected", v.Index, len(v.Atoms), w.next))
+	}
+	if w.Prints != nil {
+		w.print = w.Prints.Of(v)
 	}
 	if err := w.begin(v); err != nil {
 		return err
@@ -156,6 +163,9 @@ func (w *Writer) begin(v *View) error {
 	w.col[colKeys] = appendBytes(w.col[colKeys], v.Key[shared:])
 	w.key = v.Key
 	w.expanded += len(v.Key)
+	if w.Prints != nil {
+		w.col[colPrints] = append(w.col[colPrints], w.print[:]...)
+	}
 	return nil
 }
 
@@ -255,7 +265,9 @@ func (w *Writer) flush(open bool) error {
 		head = appendBytes(head, n)
 	}
 	for c := range w.col {
-		head = appendBytes(head, w.col[c])
+		if c != colPrints || len(w.col[c]) > 0 {
+			head = appendBytes(head, w.col[c])
+		}
 		w.col[c] = w.col[c][:0]
 	}
 	c := Chunk{Seq: w.seq, First: first, Count: w.begun, Data: pack(head)}

@@ -2274,6 +2274,7 @@ type ManifestSeal struct {
 	Warnings      []string               `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	Session       uint64                 `protobuf:"varint,8,opt,name=session,proto3" json:"session,omitempty"`
 	Node          string                 `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"`
+	ImageDigest   string                 `protobuf:"bytes,10,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"` // of the image or module, where the node resolved it for the run; reuse needs it before anything is placed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2367,6 +2368,13 @@ func (x *ManifestSeal) GetSession() uint64 {
 func (x *ManifestSeal) GetNode() string {
 	if x != nil {
 		return x.Node
+	}
+	return ""
+}
+
+func (x *ManifestSeal) GetImageDigest() string {
+	if x != nil {
+		return x.ImageDigest
 	}
 	return ""
 }
@@ -2730,13 +2738,19 @@ func (x *ReadOutputsRequest) GetNode() string {
 
 // Outputs are committed outputs in partition order, as columns.
 type Outputs struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Partition     []uint32               `protobuf:"varint,1,rep,packed,name=partition,proto3" json:"partition,omitempty"`
-	Attempt       []uint32               `protobuf:"varint,2,rep,packed,name=attempt,proto3" json:"attempt,omitempty"`
-	Node          []uint32               `protobuf:"varint,3,rep,packed,name=node,proto3" json:"node,omitempty"` // place in nodes
-	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`     // 32 bytes each
-	Nodes         []string               `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Token         []byte                 `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"` // a data token for reading them from those nodes
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition []uint32               `protobuf:"varint,1,rep,packed,name=partition,proto3" json:"partition,omitempty"`
+	Attempt   []uint32               `protobuf:"varint,2,rep,packed,name=attempt,proto3" json:"attempt,omitempty"`
+	Node      []uint32               `protobuf:"varint,3,rep,packed,name=node,proto3" json:"node,omitempty"` // place in nodes
+	Digest    []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`     // 32 bytes each
+	Nodes     []string               `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Token     []byte                 `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"` // a data token for reading them from those nodes
+	// Of outputs that were taken over, the runs that made them, and their tokens. With any of them the
+	// two columns are as long as the others.
+	Runs          []string `protobuf:"bytes,7,rep,name=runs,proto3" json:"runs,omitempty"`
+	Tokens        [][]byte `protobuf:"bytes,8,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	MadeBy        []uint32 `protobuf:"varint,9,rep,packed,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"`  // place in runs, plus 1; 0 is the run itself
+	MadeAs        []uint32 `protobuf:"varint,10,rep,packed,name=made_as,json=madeAs,proto3" json:"made_as,omitempty"` // the partition of that run
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2809,6 +2823,34 @@ func (x *Outputs) GetNodes() []string {
 func (x *Outputs) GetToken() []byte {
 	if x != nil {
 		return x.Token
+	}
+	return nil
+}
+
+func (x *Outputs) GetRuns() []string {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *Outputs) GetTokens() [][]byte {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *Outputs) GetMadeBy() []uint32 {
+	if x != nil {
+		return x.MadeBy
+	}
+	return nil
+}
+
+func (x *Outputs) GetMadeAs() []uint32 {
+	if x != nil {
+		return x.MadeAs
 	}
 	return nil
 }
@@ -4456,7 +4498,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05count\x18\x05 \x01(\rR\x05count\x12\x12\n" +
 	"\x04data\x18\x06 \x01(\fR\x04data\x12\x18\n" +
 	"\asession\x18\a \x01(\x04R\asession\x12\x12\n" +
-	"\x04node\x18\b \x01(\tR\x04node\"\xf1\x01\n" +
+	"\x04node\x18\b \x01(\tR\x04node\"\x94\x02\n" +
 	"\fManifestSeal\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12#\n" +
 	"\rsplit_attempt\x18\x02 \x01(\rR\fsplitAttempt\x12\x16\n" +
@@ -4468,7 +4510,9 @@ const file_wire_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\bwarnings\x18\a \x03(\tR\bwarnings\x12\x18\n" +
 	"\asession\x18\b \x01(\x04R\asession\x12\x12\n" +
-	"\x04node\x18\t \x01(\tR\x04node\"\x85\x01\n" +
+	"\x04node\x18\t \x01(\tR\x04node\x12!\n" +
+	"\fimage_digest\x18\n" +
+	" \x01(\tR\vimageDigest\"\x85\x01\n" +
 	"\x12PutManifestRequest\x124\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x1c.sheaf.wire.v1.ManifestChunkH\x00R\x05chunk\x121\n" +
 	"\x04seal\x18\x02 \x01(\v2\x1b.sheaf.wire.v1.ManifestSealH\x00R\x04sealB\x06\n" +
@@ -4499,14 +4543,19 @@ const file_wire_proto_rawDesc = "" +
 	"generation\x12#\n" +
 	"\rmerge_attempt\x18\x03 \x01(\rR\fmergeAttempt\x12\x12\n" +
 	"\x04from\x18\x04 \x01(\rR\x04from\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node\"\x99\x01\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\xf7\x01\n" +
 	"\aOutputs\x12\x1c\n" +
 	"\tpartition\x18\x01 \x03(\rR\tpartition\x12\x18\n" +
 	"\aattempt\x18\x02 \x03(\rR\aattempt\x12\x12\n" +
 	"\x04node\x18\x03 \x03(\rR\x04node\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05nodes\x18\x05 \x03(\tR\x05nodes\x12\x14\n" +
-	"\x05token\x18\x06 \x01(\fR\x05token\"\xdc\x01\n" +
+	"\x05token\x18\x06 \x01(\fR\x05token\x12\x12\n" +
+	"\x04runs\x18\a \x03(\tR\x04runs\x12\x16\n" +
+	"\x06tokens\x18\b \x03(\fR\x06tokens\x12\x17\n" +
+	"\amade_by\x18\t \x03(\rR\x06madeBy\x12\x17\n" +
+	"\amade_as\x18\n" +
+	" \x03(\rR\x06madeAs\"\xdc\x01\n" +
 	"\x11SealResultRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +

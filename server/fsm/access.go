@@ -161,7 +161,7 @@ func (s *step) deleteNamespace(n *state.Namespace) error {
 		}
 	}
 	for _, id := range runs {
-		if err := s.deleteRun(&DeleteRun{Run: string(id)}); err != nil {
+		if err := s.bury(s.Run(id)); err != nil { // whoever holds it goes too
 			return err
 		}
 	}

@@ -161,6 +161,7 @@ type Command struct {
 	//	*Command_MoveOutputs
 	//	*Command_WriteAcl
 	//	*Command_WriteNamespace
+	//	*Command_AdoptOutputs
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -444,6 +445,15 @@ func (x *Command) GetWriteNamespace() *WriteNamespace {
 	return nil
 }
 
+func (x *Command) GetAdoptOutputs() *AdoptOutputs {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AdoptOutputs); ok {
+			return x.AdoptOutputs
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -552,6 +562,10 @@ type Command_WriteNamespace struct {
 	WriteNamespace *WriteNamespace `protobuf:"bytes,26,opt,name=write_namespace,json=writeNamespace,proto3,oneof"`
 }
 
+type Command_AdoptOutputs struct {
+	AdoptOutputs *AdoptOutputs `protobuf:"bytes,30,opt,name=adopt_outputs,json=adoptOutputs,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_RegisterNode) isCommand_Body() {}
@@ -603,6 +617,8 @@ func (*Command_MoveOutputs) isCommand_Body() {}
 func (*Command_WriteAcl) isCommand_Body() {}
 
 func (*Command_WriteNamespace) isCommand_Body() {}
+
+func (*Command_AdoptOutputs) isCommand_Body() {}
 
 // Bootstrap is the first entry of a cluster's log. The same again is nothing;
 // another ID is a conflict.
@@ -833,6 +849,7 @@ type RegisterJob struct {
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	JobJson       []byte                 `protobuf:"bytes,2,opt,name=job_json,json=jobJson,proto3" json:"job_json,omitempty"` // sheaf.Job, complete
 	Held          bool                   `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`                     // nothing of it is placed until ChangeRun releases it
+	Rerun         bool                   `protobuf:"varint,4,opt,name=rerun,proto3" json:"rerun,omitempty"`                   // although its job has reuse, nothing is taken over
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -884,6 +901,13 @@ func (x *RegisterJob) GetJobJson() []byte {
 func (x *RegisterJob) GetHeld() bool {
 	if x != nil {
 		return x.Held
+	}
+	return false
+}
+
+func (x *RegisterJob) GetRerun() bool {
+	if x != nil {
+		return x.Rerun
 	}
 	return false
 }
@@ -2498,6 +2522,77 @@ func (x *WriteNamespace) GetDelete() bool {
 	return false
 }
 
+// AdoptOutputs takes over, for partitions of a run that was just split, what earlier runs of
+// the same job made of equal shards. Each partition is looked at again: what is not committed
+// there any more, or not pending here, is passed over and runs. Until done nothing of the run is placed.
+type AdoptOutputs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	SplitAttempt  uint32                 `protobuf:"varint,2,opt,name=split_attempt,json=splitAttempt,proto3" json:"split_attempt,omitempty"` // of the manifest that was compared
+	Sources       []*AdoptOutputs_Source `protobuf:"bytes,3,rep,name=sources,proto3" json:"sources,omitempty"`
+	Done          bool                   `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"` // what is not taken over by now runs
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptOutputs) Reset() {
+	*x = AdoptOutputs{}
+	mi := &file_command_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptOutputs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptOutputs) ProtoMessage() {}
+
+func (x *AdoptOutputs) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptOutputs.ProtoReflect.Descriptor instead.
+func (*AdoptOutputs) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *AdoptOutputs) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *AdoptOutputs) GetSplitAttempt() uint32 {
+	if x != nil {
+		return x.SplitAttempt
+	}
+	return 0
+}
+
+func (x *AdoptOutputs) GetSources() []*AdoptOutputs_Source {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *AdoptOutputs) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 // Drain takes the node out of placement. What runs there goes on until the
 // deadline; its outputs move to other nodes.
 type ChangeNode_Drain struct {
@@ -2509,7 +2604,7 @@ type ChangeNode_Drain struct {
 
 func (x *ChangeNode_Drain) Reset() {
 	*x = ChangeNode_Drain{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2616,7 @@ func (x *ChangeNode_Drain) String() string {
 func (*ChangeNode_Drain) ProtoMessage() {}
 
 func (x *ChangeNode_Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2649,7 @@ type ChangeNode_EndDrain struct {
 
 func (x *ChangeNode_EndDrain) Reset() {
 	*x = ChangeNode_EndDrain{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2661,7 @@ func (x *ChangeNode_EndDrain) String() string {
 func (*ChangeNode_EndDrain) ProtoMessage() {}
 
 func (x *ChangeNode_EndDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2694,7 @@ type ChangeNode_Purge struct {
 
 func (x *ChangeNode_Purge) Reset() {
 	*x = ChangeNode_Purge{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2706,7 @@ func (x *ChangeNode_Purge) String() string {
 func (*ChangeNode_Purge) ProtoMessage() {}
 
 func (x *ChangeNode_Purge) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,12 +2729,82 @@ func (x *ChangeNode_Purge) GetForce() bool {
 	return false
 }
 
+// Source is ranges of partitions of one earlier run: element i of the columns is partitions
+// first[i] .. first[i]+count[i]-1, made as made_as[i] and on.
+type AdoptOutputs_Source struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	First         []uint32               `protobuf:"varint,2,rep,packed,name=first,proto3" json:"first,omitempty"`
+	Count         []uint32               `protobuf:"varint,3,rep,packed,name=count,proto3" json:"count,omitempty"`
+	MadeAs        []uint32               `protobuf:"varint,4,rep,packed,name=made_as,json=madeAs,proto3" json:"made_as,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptOutputs_Source) Reset() {
+	*x = AdoptOutputs_Source{}
+	mi := &file_command_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptOutputs_Source) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptOutputs_Source) ProtoMessage() {}
+
+func (x *AdoptOutputs_Source) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptOutputs_Source.ProtoReflect.Descriptor instead.
+func (*AdoptOutputs_Source) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{31, 0}
+}
+
+func (x *AdoptOutputs_Source) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *AdoptOutputs_Source) GetFirst() []uint32 {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *AdoptOutputs_Source) GetCount() []uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return nil
+}
+
+func (x *AdoptOutputs_Source) GetMadeAs() []uint32 {
+	if x != nil {
+		return x.MadeAs
+	}
+	return nil
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\fsheaf.fsm.v1\x1a\n" +
-	"wire.proto\"\xab\r\n" +
+	"wire.proto\"\xee\r\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\tbootstrap\x18\x02 \x01(\v2\x17.sheaf.fsm.v1.BootstrapH\x00R\tbootstrap\x12A\n" +
@@ -2674,7 +2839,8 @@ const file_command_proto_rawDesc = "" +
 	"changeNode\x12>\n" +
 	"\fmove_outputs\x18\x18 \x01(\v2\x19.sheaf.fsm.v1.MoveOutputsH\x00R\vmoveOutputs\x125\n" +
 	"\twrite_acl\x18\x19 \x01(\v2\x16.sheaf.fsm.v1.WriteACLH\x00R\bwriteAcl\x12G\n" +
-	"\x0fwrite_namespace\x18\x1a \x01(\v2\x1c.sheaf.fsm.v1.WriteNamespaceH\x00R\x0ewriteNamespaceB\x06\n" +
+	"\x0fwrite_namespace\x18\x1a \x01(\v2\x1c.sheaf.fsm.v1.WriteNamespaceH\x00R\x0ewriteNamespace\x12A\n" +
+	"\radopt_outputs\x18\x1e \x01(\v2\x1a.sheaf.fsm.v1.AdoptOutputsH\x00R\fadoptOutputsB\x06\n" +
 	"\x04body\"B\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -2689,11 +2855,12 @@ const file_command_proto_rawDesc = "" +
 	"\bNodeLost\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"N\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"d\n" +
 	"\vRegisterJob\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x19\n" +
 	"\bjob_json\x18\x02 \x01(\fR\ajobJson\x12\x12\n" +
-	"\x04held\x18\x03 \x01(\bR\x04held\">\n" +
+	"\x04held\x18\x03 \x01(\bR\x04held\x12\x14\n" +
+	"\x05rerun\x18\x04 \x01(\bR\x05rerun\">\n" +
 	"\bPutChunk\x122\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x1c.sheaf.wire.v1.ManifestChunkR\x05chunk\"?\n" +
 	"\fSealManifest\x12/\n" +
@@ -2832,7 +2999,17 @@ const file_command_proto_rawDesc = "" +
 	"\x0eWriteNamespace\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
-	"\x06delete\x18\x03 \x01(\bR\x06deleteB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
+	"\x06delete\x18\x03 \x01(\bR\x06delete\"\xf7\x01\n" +
+	"\fAdoptOutputs\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12#\n" +
+	"\rsplit_attempt\x18\x02 \x01(\rR\fsplitAttempt\x12;\n" +
+	"\asources\x18\x03 \x03(\v2!.sheaf.fsm.v1.AdoptOutputs.SourceR\asources\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\x1a_\n" +
+	"\x06Source\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
+	"\x05first\x18\x02 \x03(\rR\x05first\x12\x14\n" +
+	"\x05count\x18\x03 \x03(\rR\x05count\x12\x17\n" +
+	"\amade_as\x18\x04 \x03(\rR\x06madeAsB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once
@@ -2847,7 +3024,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_command_proto_goTypes = []any{
 	(RetryRun_Which)(0),            // 0: sheaf.fsm.v1.RetryRun.Which
 	(WriteSecret_What)(0),          // 1: sheaf.fsm.v1.WriteSecret.What
@@ -2882,15 +3059,17 @@ var file_command_proto_goTypes = []any{
 	(*ACLPolicy)(nil),              // 30: sheaf.fsm.v1.ACLPolicy
 	(*ACLToken)(nil),               // 31: sheaf.fsm.v1.ACLToken
 	(*WriteNamespace)(nil),         // 32: sheaf.fsm.v1.WriteNamespace
-	(*ChangeNode_Drain)(nil),       // 33: sheaf.fsm.v1.ChangeNode.Drain
-	(*ChangeNode_EndDrain)(nil),    // 34: sheaf.fsm.v1.ChangeNode.EndDrain
-	(*ChangeNode_Purge)(nil),       // 35: sheaf.fsm.v1.ChangeNode.Purge
-	(*wire.ManifestChunk)(nil),     // 36: sheaf.wire.v1.ManifestChunk
-	(*wire.ManifestSeal)(nil),      // 37: sheaf.wire.v1.ManifestSeal
-	(wire.Kind)(0),                 // 38: sheaf.wire.v1.Kind
-	(*wire.Results)(nil),           // 39: sheaf.wire.v1.Results
-	(*wire.Executions)(nil),        // 40: sheaf.wire.v1.Executions
-	(*wire.SealResultRequest)(nil), // 41: sheaf.wire.v1.SealResultRequest
+	(*AdoptOutputs)(nil),           // 33: sheaf.fsm.v1.AdoptOutputs
+	(*ChangeNode_Drain)(nil),       // 34: sheaf.fsm.v1.ChangeNode.Drain
+	(*ChangeNode_EndDrain)(nil),    // 35: sheaf.fsm.v1.ChangeNode.EndDrain
+	(*ChangeNode_Purge)(nil),       // 36: sheaf.fsm.v1.ChangeNode.Purge
+	(*AdoptOutputs_Source)(nil),    // 37: sheaf.fsm.v1.AdoptOutputs.Source
+	(*wire.ManifestChunk)(nil),     // 38: sheaf.wire.v1.ManifestChunk
+	(*wire.ManifestSeal)(nil),      // 39: sheaf.wire.v1.ManifestSeal
+	(wire.Kind)(0),                 // 40: sheaf.wire.v1.Kind
+	(*wire.Results)(nil),           // 41: sheaf.wire.v1.Results
+	(*wire.Executions)(nil),        // 42: sheaf.wire.v1.Executions
+	(*wire.SealResultRequest)(nil), // 43: sheaf.wire.v1.SealResultRequest
 }
 var file_command_proto_depIdxs = []int32{
 	3,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
@@ -2919,29 +3098,31 @@ var file_command_proto_depIdxs = []int32{
 	28, // 23: sheaf.fsm.v1.Command.move_outputs:type_name -> sheaf.fsm.v1.MoveOutputs
 	29, // 24: sheaf.fsm.v1.Command.write_acl:type_name -> sheaf.fsm.v1.WriteACL
 	32, // 25: sheaf.fsm.v1.Command.write_namespace:type_name -> sheaf.fsm.v1.WriteNamespace
-	36, // 26: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	37, // 27: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	11, // 28: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
-	38, // 29: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
-	39, // 30: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
-	40, // 31: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
-	40, // 32: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
-	0,  // 33: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
-	40, // 34: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
-	41, // 35: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	1,  // 36: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
-	26, // 37: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
-	33, // 38: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
-	34, // 39: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
-	35, // 40: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
-	40, // 41: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
-	30, // 42: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
-	31, // 43: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	33, // 26: sheaf.fsm.v1.Command.adopt_outputs:type_name -> sheaf.fsm.v1.AdoptOutputs
+	38, // 27: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	39, // 28: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	11, // 29: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
+	40, // 30: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
+	41, // 31: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
+	42, // 32: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
+	42, // 33: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
+	0,  // 34: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
+	42, // 35: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
+	43, // 36: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
+	1,  // 37: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
+	26, // 38: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
+	34, // 39: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
+	35, // 40: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
+	36, // 41: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
+	42, // 42: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
+	30, // 43: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
+	31, // 44: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
+	37, // 45: sheaf.fsm.v1.AdoptOutputs.sources:type_name -> sheaf.fsm.v1.AdoptOutputs.Source
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -2976,6 +3157,7 @@ func file_command_proto_init() {
 		(*Command_MoveOutputs)(nil),
 		(*Command_WriteAcl)(nil),
 		(*Command_WriteNamespace)(nil),
+		(*Command_AdoptOutputs)(nil),
 	}
 	file_command_proto_msgTypes[21].OneofWrappers = []any{}
 	file_command_proto_msgTypes[25].OneofWrappers = []any{
@@ -2989,7 +3171,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

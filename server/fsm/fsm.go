@@ -129,6 +129,8 @@ type step struct {
 	*state.Txn
 	reply Reply
 	able  map[sheaf.RunID]int // by run, how many nodes can take it
+	// gaveUp is the run of which an output was given up last.
+	gaveUp *state.RunTxn
 }
 
 // Reply is what became of a command. Fields that do not concern it are zero.
@@ -148,6 +150,7 @@ type Reply struct {
 	Freed      []sheaf.RunID      // any: runs that came after one that this ended, and were let go or failed
 	Status     sheaf.RunStatus    // RegisterJob, CancelRun, RetryRun: the run's after it
 	Partitions int                // RetryRun, InvalidateOutput: how many run again
+	Adopted    int                // AdoptOutputs: how many partitions were taken over
 	Digest     string             // SetImageDigest: the one that stands
 	Moved      int                // MoveOutputs: how many outputs lie elsewhere now
 	Lost       int                // InvalidateOutput with note: how many were not known to be lost

@@ -50,6 +50,7 @@ var kinds = [...]kind{
 	{28, "SetOperator", on((*Command).GetSetOperator, (*step).setOperator)},
 	{23, "ChangeNode", on((*Command).GetChangeNode, (*step).changeNode)},
 	{24, "MoveOutputs", on((*Command).GetMoveOutputs, (*step).moveOutputs)},
+	{30, "AdoptOutputs", on((*Command).GetAdoptOutputs, (*step).adoptOutputs)},
 }
 
 // KindNames are the names of all kinds, in the order of their numbers.

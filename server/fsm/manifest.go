@@ -131,7 +131,11 @@ func (s *step) sealManifest(c *SealManifest) error {
 		s.stop(r, state.StopSplit, "the split matched nothing")
 		return nil
 	}
+	if row.Image == "" {
+		row.Image = k.ImageDigest
+	}
 	row.Partitions = table.New(int(parts))
+	row.Reuse.Waits = r.Job.Reuse && !r.Rerun && parts > 0
 	row.Status = sheaf.RunRunning
 	s.settle(r)
 	return nil

@@ -68,8 +68,9 @@ func (s *step) invalidateOutput(c *InvalidateOutput) error {
 		end := min(int(first)+int(o.Count[i]), t.Len())
 		for p := int(first); p < end; p++ {
 			row := t.Row(p)
-			if row.State == sheaf.PartitionSucceeded && row.Attempt == o.Attempt[i] {
-				t.Set(p, uncommitted(row))
+			// What was taken over has no attempt here, and once given up is never taken over again.
+			if row.State == sheaf.PartitionSucceeded && row.Attempt == o.Attempt[i] || row.State == sheaf.PartitionReused && o.Attempt[i] == 0 {
+				s.giveUp(r, p, row)
 				s.reply.Partitions++
 				if r.Nodes != nil {
 					if n := s.NodeByNumber(r.Nodes[p]); n != nil && n.Status == sheaf.NodeDown {

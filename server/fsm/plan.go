@@ -74,6 +74,9 @@ func (s *step) unplaceable(r *state.RunTxn, n *state.Node, p *Placement) string 
 		if r.Partitions == nil || r.Masked() {
 			return "the run has no partitions to place"
 		}
+		if r.Reuse.Waits {
+			return "the run is yet to be compared with earlier ones"
+		}
 	}
 	return ""
 }

@@ -147,9 +147,15 @@ func (s *step) retryLost(r *state.RunTxn) int {
 	for _, l := range r.Lost {
 		for i := l.First; i <= l.Last; i++ {
 			if row := t.Row(i); row.State == sheaf.PartitionSucceeded {
-				t.Set(i, uncommitted(row))
+				s.giveUp(r, i, row)
 				again++
 			}
+		}
+	}
+	for i := range s.UnreachedReused(s.Peek(r.ID)) {
+		if row := t.Row(i); row.State == sheaf.PartitionReused {
+			s.giveUp(r, i, row)
+			again++
 		}
 	}
 	for _, c := range r.Partitions.NodeCounts() {
@@ -159,7 +165,7 @@ func (s *step) retryLost(r *state.RunTxn) int {
 		}
 		for i := range r.Partitions.Held(sheaf.PartitionSucceeded, c.Node) {
 			if row := t.Row(i); row.State == sheaf.PartitionSucceeded {
-				t.Set(i, uncommitted(row))
+				s.giveUp(r, i, row)
 				again++
 			}
 		}
@@ -167,7 +173,7 @@ func (s *step) retryLost(r *state.RunTxn) int {
 	return again
 }
 
-// uncommitted is a committed row whose output must be made again.
+// uncommitted is a committed row, or one that was taken over, whose output must be made again.
 func uncommitted(row table.Row) table.Row {
 	row.State, row.StartedMs, row.Attempt, row.Node = sheaf.PartitionPending, 0, 0, 0
 	row.Generation++

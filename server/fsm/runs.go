@@ -51,7 +51,7 @@ func (s *step) registerJob(c *RegisterJob) error {
 	case job.Split == nil:
 		r.Partitions = table.New(job.Count)
 	}
-	r.Adjusted.Held = c.Held
+	r.Adjusted.Held, r.Rerun = c.Held, c.Rerun
 	if err := s.comesAfter(r); err != nil {
 		return err
 	}
@@ -87,11 +87,14 @@ func (s *step) deleteRun(c *DeleteRun) error {
 	case !r.Status.Terminal():
 		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("run %s is %s", c.Run, r.Status), Hint: "stop it first"}
 	}
+	if other := s.HeldBy(r.Run); other != nil {
+		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("run %s has taken over outputs of run %s", other.ID, c.Run), Hint: "delete that run first"}
+	}
 	if err := s.bury(r); err != nil {
 		return err
 	}
 	for _, id := range c.More {
-		if r := s.Run(sheaf.RunID(id)); r != nil && r.Status.Terminal() {
+		if r := s.Run(sheaf.RunID(id)); r != nil && r.Status.Terminal() && s.HeldBy(r.Run) == nil {
 			if err := s.bury(r); err != nil {
 				return err
 			}

@@ -101,6 +101,9 @@ func said(r fsm.Reply) string {
 	if r.Partitions > 0 {
 		fmt.Fprintf(&b, "%d run again\n", r.Partitions)
 	}
+	if r.Adopted > 0 {
+		fmt.Fprintf(&b, "%d taken over\n", r.Adopted)
+	}
 	if r.Moved > 0 {
 		fmt.Fprintf(&b, "%d moved\n", r.Moved)
 	}
@@ -147,7 +150,13 @@ func (s *script) show(id string) string {
 	if len(r.Waits) > 0 {
 		fmt.Fprintf(&b, ", waits for %v", r.Waits)
 	}
+	if r.Reuse.Waits {
+		b.WriteString(", to be compared")
+	}
 	b.WriteByte('\n')
+	for _, x := range r.Reuse.Taken {
+		fmt.Fprintf(&b, "%s of %s as %d\n", sheaf.Ranges{{First: int(x.First), Last: int(x.First + x.Count - 1)}}, r.Reuse.Makers[x.Maker], x.MadeAs)
+	}
 	if r.Partitions != nil {
 		for i := range r.Partitions.Len() {
 			if row := r.Row(i); row.Failures+row.Losses > 0 || row.Generation > 0 || row.NotBeforeMs() > 0 {
@@ -214,7 +223,11 @@ func jobJSON(t *testing.T, options []string) []byte {
 			job[k] = map[string]any{"constant": number(v)}
 		case "coefficient":
 			job["parallelism"] = map[string]any{k: json.Number(v)}
-		case "held": // of the command, not of the job
+		case "env":
+			job["task"].(map[string]any)["env"] = map[string]any{"E": v}
+		case "reuse":
+			job[k] = true
+		case "held", "rerun": // of the command, not of the job
 		case "exit":
 			code, action, _ := strings.Cut(v, ":")
 			exits = append(exits, map[string]any{"codes": []uint32{number(code)}, "action": action})
@@ -235,6 +248,22 @@ func jobJSON(t *testing.T, options []string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// adoption reads "adopt R 1 A:0-2=4 B:3=0".
+func adoption(t *testing.T, f []string) *fsm.AdoptOutputs {
+	c := &fsm.AdoptOutputs{Run: f[1], SplitAttempt: number(f[2]), Done: true}
+	for _, x := range f[3:] {
+		if x == "more" {
+			c.Done = false
+			continue
+		}
+		source, what, _ := strings.Cut(x, ":")
+		at, as, _ := strings.Cut(what, "=")
+		first, count := ranges(t, at)
+		c.Sources = append(c.Sources, &fsm.AdoptOutputs_Source{Run: source, First: first, Count: count, MadeAs: []uint32{number(as)}})
+	}
+	return c
 }
 
 func number(s string) uint32 {

@@ -21,7 +21,7 @@ import (
 //	joined N                       the session is reconciled
 //	lost N · eligible N true|false
 //	job R [count=3] [attempts=3] [tolerate=0] [stop_after=1] [timeout=10s] [delay=0s] [exit=2:fail_job] [split] [allow_empty] [outputs]
-//	      [held] [ops] [only=NODES] [after=R,…] [parallelism=N] [coefficient=N]
+//	      [held] [rerun] [reuse] [env=V] [ops] [only=NODES] [after=R,…] [parallelism=N] [coefficient=N]
 //	place R N 0-2 [backup] · split R N · merge R N
 //	result R N[@SESSION] 0@1=ok 1@1=exit:2 2@1=lost 3@1=prepare [kind=split|merge]
 //	free N R 0@1 … · gone N R 0@1 …  release
@@ -32,6 +32,7 @@ import (
 //	prepare-failed R N [invalid] · image R DIGEST · delete R · reap R
 //	change R [held=true|false] [priority=N] [parallelism=N]
 //	autopilot MIN_QUORUM [INDEX]   other settings as by default, but cleanup off
+//	adopt R ATTEMPT [more] SOURCE:0-2=4 …  partitions 0-2 of R as SOURCE made 4-6; without more it is done
 //	drain N [10s] · drained N · undrain N · purge N [force] · move R FROM TO result=ATTEMPT|0@1 …
 //	lacking R 0@1 …                note that outputs of a run that is over are lost
 //	acl bootstrap A [RESET] · acl policy NAME RULES · acl token A management|POLICY,… [+1s] · acl delete-policy|delete-token NAME · acl reap
@@ -130,7 +131,7 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 	case "eligible":
 		return &fsm.Command{Body: &fsm.Command_SetNodeEligibility{SetNodeEligibility: &fsm.SetNodeEligibility{Node: arg(1), Eligible: arg(2) == "true"}}}
 	case "job":
-		return &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: arg(1), JobJson: jobJSON(s.t, f[2:]), Held: slices.Contains(f, "held")}}}
+		return &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: arg(1), JobJson: jobJSON(s.t, f[2:]), Held: slices.Contains(f, "held"), Rerun: slices.Contains(f, "rerun")}}}
 	case "place", "split", "merge":
 		p := &fsm.Placement{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), Backup: arg(4) == "backup"}
 		p.Kind = map[string]wire.Kind{"place": wire.Kind_KIND_PARTITION, "split": wire.Kind_KIND_SPLIT, "merge": wire.Kind_KIND_MERGE}[f[0]]
@@ -153,6 +154,8 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 			r.First, r.Count = ranges(s.t, arg(2))
 		}
 		return &fsm.Command{Body: &fsm.Command_RetryRun{RetryRun: r}}
+	case "adopt":
+		return &fsm.Command{Body: &fsm.Command_AdoptOutputs{AdoptOutputs: adoption(s.t, f)}}
 	case "invalidate":
 		return &fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: executions(arg(1), f[2:])[0]}}}
 	case "lacking":

@@ -19,8 +19,8 @@ func (o *oracle) begunAgain(before, after *state.Run) {
 	}
 	for i := range after.Partitions.Len() {
 		was, is, s := before.Row(i), after.Partitions.Row(i), &r.parts[i]
-		if was.State == sheaf.PartitionSucceeded && is.Generation != was.Generation {
-			s.committed = 0
+		if (was.State == sheaf.PartitionSucceeded || was.State == sheaf.PartitionReused) && is.Generation != was.Generation {
+			s.committed, s.adopted = 0, false
 			s.redone++
 			s.failures, s.losses = 0, 0
 			continue
@@ -60,6 +60,7 @@ func (o *oracle) compare(before, after *state.Snapshot, run *state.Run) {
 	o.compareExec(run, "split", &r.split, run.Split)
 	o.compareExec(run, "merge", &r.merge, run.Merge)
 	o.compareLife(was, run)
+	o.holds(after, run)
 	if run.Partitions == nil {
 		return
 	}
@@ -127,6 +128,9 @@ func (o *oracle) compareRow(after *state.Snapshot, run *state.Run, i int, row ta
 	if row.State == sheaf.PartitionSucceeded != (s.committed != 0) || s.committed != 0 && row.Attempt != s.committed {
 		w.fail("partition %d of %s is %v by attempt %d; committed is %d", i, run.ID, row.State, row.Attempt, s.committed)
 	}
+	if row.State == sheaf.PartitionReused != s.adopted {
+		w.fail("partition %d of %s is %v, by the book %+v", i, run.ID, row.State, s)
+	}
 	if run.Masked() {
 		return 0
 	}
@@ -169,7 +173,7 @@ func (o *oracle) compareLife(was, run *state.Run) {
 		if c.Pending+c.Assigned > 0 || c.Failed+c.Cancelled > run.Job.Failure.Tolerate.Of(c.Total) {
 			w.fail("run %s has succeeded with %+v", run.ID, c)
 		}
-		if len(run.Job.Outputs) > 0 && c.Succeeded > 0 && !run.Result.Sealed {
+		if len(run.Job.Outputs) > 0 && c.Succeeded+c.Reused > 0 && !run.Result.Sealed {
 			w.fail("run %s has succeeded unmerged", run.ID)
 		}
 	case sheaf.RunFailed:
@@ -196,6 +200,7 @@ func (o *oracle) final() {
 		if run.Partitions == nil {
 			continue
 		}
+		o.holds(snap, run)
 		for i, row := range run.Partitions.In(sheaf.PartitionSucceeded) {
 			c := w.client(snap.NodeByNumber(row.Node).ID)
 			x := execution{string(run.ID), wire.Kind_KIND_PARTITION, uint32(i), row.Attempt}

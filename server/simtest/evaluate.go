@@ -144,6 +144,17 @@ func (l *leader) takeBack(run sheaf.RunID) {
 func (l *leader) mergeable(r *state.Run) bool {
 	snap := l.w.snap()
 	ok := true
+	gone := &wire.Executions{Run: string(r.ID), Generation: r.Generation}
+	for i, m := range snap.UnreachedReused(r) {
+		ok = false
+		if m.Row.State != sheaf.PartitionSucceeded || snap.TimeMs()-snap.NodeByNumber(m.Row.Node).LostMs >= graceMs {
+			state.AppendExecution(gone, i, 0)
+		}
+	}
+	if len(gone.First) > 0 {
+		l.propose(&fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: gone, Reason: "whoever made it lacks it"}}}, nil)
+		return false
+	}
 	for _, c := range r.NodeCounts() {
 		n := snap.NodeByNumber(c.Node)
 		if c.Committed == 0 || n.Status == sheaf.NodeReady {

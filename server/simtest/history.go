@@ -131,7 +131,7 @@ func (h *history) reset(id string, before, after *state.Snapshot) {
 	}
 	for i := range run.Partitions.Len() {
 		old, is := was.Partitions.Row(i), run.Partitions.Row(i)
-		redo := old.State == sheaf.PartitionSucceeded && is.Generation != old.Generation
+		redo := old.State == sheaf.PartitionSucceeded && is.Generation != old.Generation // one that was taken over has no history
 		if redo || was.Masked() {
 			h.at(id, uint32(i), step{what: "reset", redo: redo, retry: run.Generation != was.Generation})
 		}

@@ -239,6 +239,7 @@ func (l *leader) tick() {
 	for run := range snap.LiveRuns() {
 		l.queue.Enqueue(run.ID, broker.Share{Namespace: run.Job.Namespace, Priority: run.Priority()})
 	}
+	l.compareRuns()
 	l.evaluate()
 	l.mitigate(snap)
 	l.pump()

@@ -36,6 +36,7 @@ type shadow struct {
 	failed    map[uint32]bool // attempts whose failure is on record
 	failures  int             // distinct ones since the last new beginning
 	losses    int
+	adopted   bool   // its output was taken over
 	redone    uint16 // how often a committed output was given up
 	commits   map[uint16]uint32
 }
@@ -103,12 +104,16 @@ func (o *oracle) applied(c *fsm.Command, r fsm.Reply, before, after *state.Snaps
 			}
 		case *fsm.Command_RetryRun:
 			o.begunAgain(before.Run(sheaf.RunID(b.RetryRun.Run)), after.Run(sheaf.RunID(b.RetryRun.Run)))
+			o.givenUp(sheaf.RunID(b.RetryRun.Run), before, after)
 			o.history.reset(b.RetryRun.Run, before, after)
 		case *fsm.Command_InvalidateOutput:
 			run := b.InvalidateOutput.Outputs.Run
 			o.begunAgain(before.Run(sheaf.RunID(run)), after.Run(sheaf.RunID(run)))
+			o.givenUp(sheaf.RunID(run), before, after)
 			o.history.reset(run, before, after)
 			o.w.out.Invalid += r.Partitions
+		case *fsm.Command_AdoptOutputs:
+			o.adopted(b.AdoptOutputs, before, after)
 		case *fsm.Command_DeleteRun:
 			delete(o.runs, b.DeleteRun.Run)
 			o.history.deleted(before.Run(sheaf.RunID(b.DeleteRun.Run)))
@@ -154,6 +159,9 @@ func (o *oracle) placed(c *fsm.ApplyPlan, r fsm.Reply) {
 			}
 			if len(s.valid) > 0 && !(p.Backup && len(s.valid) == 1 && s.valid[0].node != p.Node) {
 				o.w.fail("%v is placed on %s beside %v", x, p.Node, s.valid)
+			}
+			if s.adopted {
+				o.w.fail("%v is placed though its output was taken over", x)
 			}
 			if s.committed != 0 && x.kind == wire.Kind_KIND_PARTITION {
 				o.w.fail("%v is placed though attempt %d is committed", x, s.committed)

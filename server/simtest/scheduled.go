@@ -16,6 +16,9 @@ func (o *oracle) scheduled(c *fsm.ApplyPlan, r fsm.Reply, before *state.Snapshot
 			continue
 		}
 		run := before.Run(sheaf.RunID(p.Run))
+		if run.Reuse.Waits && p.Kind == wire.Kind_KIND_PARTITION {
+			o.w.fail("run %s is yet to be compared, and %v was placed", p.Run, r.Placed[i].Executions)
+		}
 		if run.Held() {
 			o.w.fail("run %s is held, and %v was placed", p.Run, r.Placed[i].Executions)
 		}

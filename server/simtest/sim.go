@@ -43,6 +43,7 @@ type Outcome struct {
 	Changes    int // of how runs are scheduled
 	Bounded    int // placements of runs with a bound
 	Ops        int // placements of runs that are for given nodes
+	Adopted    int // partitions taken over from earlier runs
 	Let        int // runs that were let go by one that they come after
 	Restores   int // leaders that began from a snapshot
 	Digest     string

@@ -21,6 +21,7 @@ type submitted struct {
 	partitions int
 	space      string
 	held       bool // submitted so
+	rerun      bool
 	refusable  bool // what it comes after, or the nodes it is for, may not be there
 	refused    bool
 	known      bool // acknowledged: from here on it may never be missing
@@ -82,6 +83,11 @@ func (u *user) act() {
 		u.ask(u.adjust(r.id))
 	case 15:
 		if s := w.snap().Run(sheaf.RunID(r.id)); s != nil && s.Status.Terminal() && w.chance(2) {
+			if free, _ := w.snap().Deletable([]sheaf.RunID{s.ID}); len(free) == 0 { // refused, or by then somebody has let go of it
+				u.ask(&fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: r.id}}})
+				r.deleted = true
+				return
+			}
 			r.deleted = true
 			u.ask(&fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: &fsm.DeleteRun{Run: r.id}}})
 			id := r.id
@@ -146,22 +152,29 @@ func (u *user) submit() {
 		Retry:   sheaf.Retry{Attempts: 1 + w.rng.IntN(4), Delay: sheaf.Duration(time.Duration(w.rng.IntN(3)) * 200 * time.Millisecond), Backoff: sheaf.BackoffExponential, MaxDelay: sheaf.Duration(time.Second), OtherNode: w.chance(2)},
 		Failure: sheaf.Failure{Tolerate: sheaf.Threshold{Count: w.rng.IntN(3)}},
 	}
-	if w.chance(3) {
+	again := w.out.Seed%3 == 0 // these seeds are mostly about runs of one job
+	if again && !w.chance(5) || w.chance(3) {
 		job.Split = &sheaf.Split{Glob: "/*", BatchSize: 1, AllowEmpty: w.chance(2)}
 		if w.chance(10) {
 			n = 0
 		}
+		if job.Reuse = again || w.chance(2); job.Reuse {
+			job.Name, job.Namespace = "reused", sheaf.DefaultNamespace
+			if w.chance(6) {
+				job.Task.Env = map[string]string{"V": "other"}
+			}
+		}
 	} else {
 		job.Count = n
 	}
-	made := submitted{id: fmt.Sprintf("run%d", len(u.runs)), held: w.chance(10)}
+	made := submitted{id: fmt.Sprintf("run%d", len(u.runs)), held: w.chance(10), rerun: job.Reuse && w.chance(6)}
 	switch w.rng.IntN(4) {
 	case 0:
 		job.Parallelism = &sheaf.Parallelism{Constant: 1 + w.rng.IntN(5)}
 	case 1:
 		job.Parallelism = &sheaf.Parallelism{Coefficient: 0.25 + w.rng.Float64()*2}
 	}
-	if w.chance(6) {
+	if !job.Reuse && w.chance(6) {
 		job.Type, job.Split, job.Count = sheaf.JobOps, nil, 0
 		made.refusable = true
 	}
@@ -173,13 +186,13 @@ func (u *user) submit() {
 		}
 		made.refusable = true
 	}
-	if !w.chance(3) {
+	if again || !w.chance(3) {
 		job.Outputs = []sheaf.Output{{Name: "o", Path: "/o", Merge: sheaf.MergeUnion, OnConflict: sheaf.ConflictError}}
 	}
 	if w.chance(4) {
 		job.Failure.StopAfter = &sheaf.Threshold{Count: 1 + w.rng.IntN(3)}
 	}
-	if w.chance(4) {
+	if !again && w.chance(4) {
 		job.Failure.OnExit = []sheaf.ExitPolicy{
 			{Codes: []int{1}, Action: []string{sheaf.ActionRetry, sheaf.ActionFailPartition, sheaf.ActionIgnore}[w.rng.IntN(3)]},
 			{Codes: []int{2}, Action: []string{sheaf.ActionRetry, sheaf.ActionFailJob}[w.rng.IntN(2)]}}
@@ -214,7 +227,7 @@ func (u *user) put(r *submitted, other bool) {
 		return
 	}
 	answered := false
-	l.propose(&fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: id, JobJson: body, Held: r.held}}}, func(rep fsm.Reply) {
+	l.propose(&fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: id, JobJson: body, Held: r.held, Rerun: r.rerun}}}, func(rep fsm.Reply) {
 		answered = true
 		r := u.find(id)
 		if other && r.known && rep.Err == nil {

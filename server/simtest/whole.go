@@ -107,13 +107,19 @@ func (c *client) merge(x execution) {
 			return
 		}
 		gone := &wire.Executions{Run: x.run, Generation: r.Generation}
-		for i, row := range r.Partitions.In(sheaf.PartitionSucceeded) {
-			holder := w.client(snap.NodeByNumber(row.Node).ID)
-			if !holder.alive || holder.cutOff {
-				return // cannot be asked now
-			}
-			if !holder.outputs[execution{x.run, wire.Kind_KIND_PARTITION, uint32(i), row.Attempt}] {
-				state.AppendExecution(gone, i, row.Attempt)
+		for _, part := range r.Committed(0, 0) {
+			for i := part.First; i <= part.Last; i++ {
+				made, holder := w.origin(snap, r, i)
+				if holder == nil || !holder.alive || holder.cutOff {
+					return // cannot be asked now
+				}
+				if !holder.outputs[made] {
+					attempt := made.attempt
+					if r.Row(i).State == sheaf.PartitionReused {
+						attempt = 0
+					}
+					state.AppendExecution(gone, i, attempt)
+				}
 			}
 		}
 		if len(gone.First) > 0 { // a node says that it lacks them
@@ -140,8 +146,11 @@ func (c *client) merge(x execution) {
 // ledger is a digest of every committed record, in order.
 func ledger(snap *state.Snapshot, r *state.Run) [32]byte {
 	h := sha256.New()
-	for i, row := range r.Partitions.In(sheaf.PartitionSucceeded) {
-		_, _ = fmt.Fprintf(h, "%d %x\n", i, row.Output)
+	for _, part := range r.Committed(0, 0) {
+		for i := part.First; i <= part.Last; i++ {
+			m, ok := snap.Origin(r, i)
+			_, _ = fmt.Fprintf(h, "%d %v %x\n", i, ok, m.Row.Output)
+		}
 	}
 	return [32]byte(h.Sum(nil))
 }

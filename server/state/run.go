@@ -35,6 +35,12 @@ type Run struct {
 	// and Waits those of them that have not succeeded yet.
 	After []sheaf.RunID `json:"after,omitempty"`
 	Waits []sheaf.RunID `json:"waits,omitempty"`
+	// Rerun says that nothing is taken over although the job has reuse.
+	Rerun bool  `json:"rerun,omitempty"`
+	Reuse Reuse `json:"reuse,omitzero"`
+	// Remade counts the committed outputs that were given up, of a job with reuse: while it is 0, what
+	// others have taken over from here stands committed.
+	Remade int `json:"remade,omitempty"`
 	// Nodes holds, for each partition of an ops run, the number of the one node
 	// that it is for; nil for others.
 	Nodes []uint32 `json:"nodes,omitempty"`

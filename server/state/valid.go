@@ -11,7 +11,7 @@ import (
 // Ready are at most limit pending partitions that may be placed at cluster
 // time nowMs, from partition `from` on.
 func (r *Run) Ready(nowMs int64, from, limit int) sheaf.Ranges {
-	if r.Partitions == nil || r.Masked() || r.Status.Terminal() {
+	if r.Partitions == nil || r.Masked() || r.Status.Terminal() || r.Reuse.Waits {
 		return nil
 	}
 	return r.Partitions.Ready(nowMs, from, limit)
@@ -24,7 +24,7 @@ func (r *Run) Need(nowMs int64) Need {
 	case r.Held() || len(r.Waits) > 0:
 	case r.Status == sheaf.RunMerging:
 		n.Merge, n.NextMs = r.Merge.need(nowMs)
-	case r.Status.Terminal() || r.Masked():
+	case r.Status.Terminal() || r.Masked() || r.Reuse.Waits:
 	case r.Partitions == nil:
 		n.Split, n.NextMs = r.Split.need(nowMs)
 	default:

@@ -115,6 +115,15 @@ func (r *Run) RangesFrom(state sheaf.PartitionState, from, most int) sheaf.Range
 	return r.Partitions.Ranges(set, from, most)
 }
 
+// Committed are the partitions that have an output, by an execution of their own or taken over, from partition
+// `from` on, in at most `most` ranges; 0 is any number.
+func (r *Run) Committed(from, most int) sheaf.Ranges {
+	if r.Partitions == nil {
+		return nil
+	}
+	return r.Partitions.Ranges(table.Set(sheaf.PartitionSucceeded, sheaf.PartitionReused), from, most)
+}
+
 // NodeCounts is what each node holds of the run's partitions, by node
 // number; backups, split and merge are not in it. Where the run is masked, assigned
 // ones are not valid any more. The slice must not be changed.
@@ -157,6 +166,9 @@ func (s *Snapshot) Unreached(r *Run) int {
 			lost += int(c.Committed)
 		}
 	}
+	for range s.UnreachedReused(r) {
+		lost++
+	}
 	return lost
 }
 
@@ -172,12 +184,20 @@ func (r *Run) Stub() sheaf.RunStub {
 // Partition is partition i as the API shows it.
 func (s *Snapshot) Partition(r *Run, i int) sheaf.Partition {
 	row := r.Row(i)
+	var from *sheaf.MadeBy
+	if row.State == sheaf.PartitionReused {
+		if m, _ := s.Origin(r, i); m.Run != nil {
+			row = m.Row
+			row.State = sheaf.PartitionReused
+			from = &sheaf.MadeBy{Run: m.Run.ID, Partition: m.Partition}
+		}
+	}
 	p := sheaf.Partition{
-		Index: i, State: row.State, Attempt: row.Fence,
+		Index: i, State: row.State, Attempt: row.Fence, MadeBy: from,
 		Failures: int(row.Failures), Losses: int(row.Losses),
 		CPUMs: int64(row.CPUMs), PeakMem: int64(row.PeakKiB) << 10,
 	}
-	if row.State == sheaf.PartitionSucceeded {
+	if row.State == sheaf.PartitionSucceeded || from != nil {
 		p.Attempt = row.Attempt
 	}
 	if n := s.NodeByNumber(row.Node); n != nil {
