@@ -10,7 +10,7 @@ import (
 // TestLedger: a job over all clients, and its result, while nothing and while everything goes wrong.
 func TestLedger(t *testing.T) {
 	parallel(t)
-	c := begin(t, 3, 5, "", "")
+	c := begin(t, shape{servers: 3, clients: 5})
 	for _, campaign := range []struct {
 		name string
 		run  func(*cluster, *testing.T)

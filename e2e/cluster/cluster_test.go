@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,9 +49,15 @@ type cluster struct {
 	small   sheaf.Job // a partition that does nothing
 }
 
+// shape is how large a cluster is, and what of its configuration is not as elsewhere.
+type shape struct {
+	servers, clients int
+	server, client   string // further lines within the two blocks
+	drivers          string // of the clients, within brackets; empty is all that need nothing else
+}
+
 // begin starts a cluster and waits until it takes work. The test's end stops and removes it.
-// serverExtra and clientExtra are further lines of configuration within the two blocks.
-func begin(t *testing.T, servers, clients int, serverExtra, clientExtra string) *cluster {
+func begin(t *testing.T, s shape) *cluster {
 	t.Helper()
 	c := &cluster{t: &current{t}}
 	var err error
@@ -72,14 +79,14 @@ func begin(t *testing.T, servers, clients int, serverExtra, clientExtra string) 
 	}
 	c.net = newNetwork(c.t)
 	c.trust = newTrust(c)
-	for i := range servers {
-		c.servers = append(c.servers, c.agent(fmt.Sprint("s", i+1), 11+i, fmt.Sprintf("server {\n enabled = true\n bootstrap_expect = %d\n%s\n}\n", servers, serverExtra)))
+	for i := range s.servers {
+		c.servers = append(c.servers, c.agent(fmt.Sprint("s", i+1), 11+i, fmt.Sprintf("server {\n enabled = true\n bootstrap_expect = %d\n%s\n}\n", s.servers, s.server)))
 	}
-	for i := range clients {
+	for i := range s.clients {
 		c.clients = append(c.clients, c.agent(fmt.Sprint("c", i+1), 101+i, fmt.Sprintf(`
 client {
   enabled = true
-  drivers = ["exec", "mock", "wasm"]
+  drivers = [%s]
   file_root %q {
     shared = true
   }
@@ -91,7 +98,7 @@ client {
   }
   %s
 }
-`, c.shared, slots*taskCPU, clientExtra)))
+`, cmp.Or(s.drivers, `"exec", "mock", "wasm"`), c.shared, slots*taskCPU, s.client)))
 	}
 	t.Cleanup(c.end)
 	for _, a := range c.all() {
@@ -105,10 +112,35 @@ client {
 		a.await()
 	}
 	c.awaitNodes()
-	c.small = anyone(c, "what a small job is", func(ctx context.Context, a *agent) (sheaf.Job, error) {
-		return a.api.Parse(ctx, api.ParseRequest{HCL: "job \"small\" {\n task \"noop\" {\n driver = \"mock\"\n }\n}\n"})
-	})
+	c.awaitMembers()
+	c.small = c.job("job \"small\" {\n task \"noop\" {\n driver = \"mock\"\n }\n}\n")
 	return c
+}
+
+// job reads a jobspec.
+func (c *cluster) job(hcl string) sheaf.Job {
+	c.t.Helper()
+	return anyone(c, "what a job is", func(ctx context.Context, a *agent) (sheaf.Job, error) {
+		return a.api.Parse(ctx, api.ParseRequest{HCL: hcl})
+	})
+}
+
+// take has the cluster take a run of a job.
+func (c *cluster) take(run string, job sheaf.Job) {
+	c.t.Helper()
+	anyone(c, "that run "+run+" is taken", func(ctx context.Context, a *agent) (api.SubmitReply, error) {
+		return a.api.Submit(ctx, api.SubmitRequest{ID: sheaf.RunID(run), Job: job})
+	})
+}
+
+// ended waits until a run is over.
+func (c *cluster) ended(run string) (s sheaf.RunSummary) {
+	c.t.Helper()
+	await(c.t, run+" is over", func() bool {
+		s = c.summary(run)
+		return s.Status.Terminal()
+	})
+	return s
 }
 
 // agent makes an agent's place and configuration.
@@ -233,6 +265,17 @@ func (c *cluster) awaitNodes() {
 		}
 		return true
 	})
+}
+
+// awaitMembers waits until each agent has heard of all others.
+func (c *cluster) awaitMembers() {
+	c.t.Helper()
+	for _, a := range c.all() {
+		await(c.t, a.name+" knows all agents", func() bool {
+			members, err := ask(a, a.api.Members)
+			return err == nil && len(members) == len(c.all())
+		})
+	}
 }
 
 // whole starts what is down, heals what is cut, and waits until the cluster is as it began.

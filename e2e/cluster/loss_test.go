@@ -11,7 +11,7 @@ import (
 // TestLostNodes: what a killed client ran is begun by others, also when the leader dies with it (G4).
 func TestLostNodes(t *testing.T) {
 	parallel(t)
-	c := begin(t, 3, 3, "", "")
+	c := begin(t, shape{servers: 3, clients: 3})
 	for _, f := range []struct {
 		what      string
 		leaderToo bool

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/sheaf-run/agent/drivers/containerd/containerdtest"
 )
 
 // long asks for the campaigns at full length, with times held against what is promised.
@@ -17,6 +19,7 @@ var long = flag.Bool("long", false, "run the campaigns at full length and hold t
 var (
 	binary string // the agent
 	hasher string // the task of the ledger job
+	waiter string // a task that runs until it is let go
 )
 
 // patience is how long anything may take that must happen.
@@ -41,7 +44,7 @@ func TestMain(m *testing.M) {
 		for _, p := range []struct {
 			path *string
 			pkg  string
-		}{{&binary, "github.com/sheaf-run/agent"}, {&hasher, "./testdata/ledger"}} {
+		}{{&binary, "github.com/sheaf-run/agent"}, {&hasher, "./testdata/ledger"}, {&waiter, "../testdata/gated"}} {
 			*p.path = filepath.Join(dir, filepath.Base(p.pkg))
 			build := exec.Command("go", "build", "-tags", "hashicorpmetrics", "-o", *p.path, p.pkg)
 			build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -51,6 +54,17 @@ func TestMain(m *testing.M) {
 			}
 		}
 		if err := sweep(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		daemon, err := containerdtest.Start()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer daemon.Stop()
+		// The agents hand it on to their containerd driver.
+		if err := os.Setenv("CONTAINERD_ADDRESS", daemon.Address); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}

@@ -13,7 +13,7 @@ func offered() int { return either(80, 300) }
 // submitted. What was acknowledged is there, once, and is done (G1).
 func TestSubmissions(t *testing.T) {
 	parallel(t)
-	c := begin(t, 3, either(3, 8), "retention {\n runs = 1000000\n }", "slots = 64")
+	c := begin(t, shape{servers: 3, clients: either(3, 8), server: "retention {\n runs = 1000000\n }", client: "slots = 64"})
 	length := either(20*time.Second, 5*time.Minute)
 	began := time.Now()
 	acked, stop := c.storm("storm", 32, offered())

@@ -50,8 +50,7 @@ func (t *trust) config(a *agent, server bool) string {
 	if server {
 		role = "server"
 	}
-	offline(a.c, "tls", "cert", "-dir", t.dir, "-"+role, "-name", a.name, "-ip", a.address)
-	cert := filepath.Join(t.dir, "global-"+role+"-"+a.name+".pem")
+	cert, key := t.issue(a.c, role, a.name, a.address)
 	return fmt.Sprintf(`
 acl {
   enabled = true
@@ -64,7 +63,15 @@ tls {
 gossip {
   key = %q
 }
-`, t.ca(), cert, strings.TrimSuffix(cert, ".pem")+"-key.pem", t.key)
+`, t.ca(), cert, key, t.key)
+}
+
+// issue makes a certificate, and says where it and its key are.
+func (t *trust) issue(c *cluster, role, name, address string) (cert, key string) {
+	c.t.Helper()
+	offline(c, "tls", "cert", "-dir", t.dir, "-"+role, "-name", name, "-ip", address)
+	base := filepath.Join(t.dir, "global-"+role+"-"+name)
+	return base + ".pem", base + "-key.pem"
 }
 
 func (t *trust) ca() string { return filepath.Join(t.dir, "ca.pem") }
