@@ -22,6 +22,13 @@ func (c *ClientConfig) sources(to *client.Config) error {
 		}
 		to.Buckets = append(to.Buckets, bucket)
 	}
+	for _, h := range c.HTTPS {
+		host, err := h.host()
+		if err != nil {
+			return err
+		}
+		to.Web = append(to.Web, host)
+	}
 	if c.Cache == "" {
 		return nil
 	}

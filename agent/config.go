@@ -97,6 +97,7 @@ type ClientConfig struct {
 	Drivers    []string          `hcl:"drivers,optional"` // wasm and containerd unless told; exec must be named
 	FileRoots  []FileRoot        `hcl:"file_root,block"`
 	S3         []S3Config        `hcl:"s3,block"`       // in the order in which they are tried
+	HTTPS      []HTTPSConfig     `hcl:"https,block"`    // likewise
 	Cache      string            `hcl:"cache,optional"` // size: how much is kept of files fetched from elsewhere
 	GC         *GCConfig         `hcl:"gc,block"`
 	Resources  *ResourcesConfig  `hcl:"resources,block"` // instead of what is measured
@@ -129,6 +130,14 @@ type S3Config struct {
 	SecretKeyFile   string `hcl:"secret_key_file,optional"`  // holds the key alone
 	CredentialsFile string `hcl:"credentials_file,optional"` // in the form of ~/.aws/credentials
 	Profile         string `hcl:"profile,optional"`          // in CredentialsFile; "default"
+}
+
+// HTTPSConfig lets jobs read from the hosts of a pattern.
+type HTTPSConfig struct {
+	Pattern    string `hcl:"host,label"`           // as in "*.example.org"
+	Private    bool   `hcl:"private,optional"`     // they may lie at loopback and private addresses
+	CAFile     string `hcl:"ca_file,optional"`     // who may vouch for them, in PEM; the system's authorities
+	HeaderFile string `hcl:"header_file,optional"` // lines of "Name: value" for every request, such as Authorization
 }
 
 // ResourcesConfig is an amount of resources; what is not given is left alone.
@@ -239,6 +248,7 @@ func (c Config) over(o Config) Config {
 		if c.Client != nil {
 			o.Client.FileRoots = append(c.Client.FileRoots, o.Client.FileRoots...)
 			o.Client.S3 = append(c.Client.S3, o.Client.S3...)
+			o.Client.HTTPS = append(c.Client.HTTPS, o.Client.HTTPS...)
 		}
 		c.Client = o.Client
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/client/room"
+	"github.com/sheaf-run/agent/data/source/https"
 	"github.com/sheaf-run/agent/data/source/s3"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
@@ -69,7 +70,8 @@ type Config struct {
 	Attributes map[string]string // added to the fingerprint's
 	Drivers    []Driver
 	FileRoots  []FileRoot
-	Buckets    []s3.Bucket // that jobs may read, in the order in which they are tried
+	Buckets    []s3.Bucket  // that jobs may read, in the order in which they are tried
+	Web        []https.Host // that jobs may read from, likewise
 
 	// CacheBytes bounds what is kept of files fetched from elsewhere; 0 is DefaultCache.
 	CacheBytes int64

@@ -5,25 +5,30 @@ import (
 
 	"github.com/sheaf-run/agent/data/cache"
 	"github.com/sheaf-run/agent/data/source"
+	"github.com/sheaf-run/agent/data/source/archive"
+	"github.com/sheaf-run/agent/data/source/https"
 	"github.com/sheaf-run/agent/data/source/s3"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// sources is what this node lets jobs read. What is not on this machine comes by way of the cache,
-// which is nil where all is.
+// sources is what this node lets jobs read. What is not on this machine comes by way of the cache.
 func (c *Client) sources() (source.Config, *cache.Cache, error) {
 	var s source.Config
 	for _, r := range c.cfg.FileRoots {
 		s.Files = append(s.Files, source.Root{Path: r.Path, Shared: r.Shared})
 	}
-	if len(c.cfg.Buckets) == 0 {
-		return s, nil, nil
-	}
 	kept, err := cache.Open(filepath.Join(c.dir, "cache"), c.cfg.CacheBytes)
 	if err != nil {
 		return s, nil, err
 	}
-	s.Others = map[string]source.Opener{"s3": cached(kept, s3.Opener(c.cfg.Buckets))}
+	web, err := https.Opener(https.Options{Hosts: c.cfg.Web, Keep: kept, Limits: archive.Limits{Bytes: c.cfg.CacheBytes, Dir: filepath.Join(c.dir, "cache")}})
+	if err != nil {
+		return s, nil, err
+	}
+	s.Others = map[string]source.Opener{
+		"s3":    cached(kept, s3.Opener(c.cfg.Buckets)),
+		"https": cached(kept, web),
+	}
 	return s, kept, nil
 }
 
@@ -46,6 +51,9 @@ func (c Config) readable() []sheaf.NodeSource {
 	}
 	for _, b := range c.Buckets {
 		all = append(all, sheaf.NodeSource{Scheme: "s3", Root: b.Pattern, Shared: true})
+	}
+	for _, h := range c.Web {
+		all = append(all, sheaf.NodeSource{Scheme: "https", Root: h.Pattern, Shared: true})
 	}
 	return all
 }

@@ -102,7 +102,7 @@ type sourceKind struct {
 var schemes = []sourceKind{
 	{"file", false, "file:///data/photos"},
 	{"s3", false, "s3://bucket/prefix/"},
-	{"https", true, "https://host/path"},
+	{"https", false, "https://host/path"},
 	{"ipfs", true, "ipfs://CID"},
 	{"car", true, "car://PATH"},
 	{"job", true, "job://NAME/OUTPUT"},

@@ -55,9 +55,9 @@ type NodeDriver struct {
 }
 
 // NodeSource is a kind of source that a node can read. For "file" there is
-// one for each directory that jobs may read, for "s3" one for each pattern of buckets.
+// one for each directory that jobs may read, for "s3" one for each pattern of buckets, for "https" of hosts.
 type NodeSource struct {
 	Scheme string `json:"scheme"`
-	Root   string `json:"root,omitempty"`   // "file": the directory, "/" allows any; "s3": a pattern of buckets
+	Root   string `json:"root,omitempty"`   // "file": the directory, "/" allows any; "s3", "https": a pattern of buckets or hosts
 	Shared bool   `json:"shared,omitempty"` // every client that lists it sees the same files
 }

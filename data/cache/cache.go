@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,23 +28,29 @@ import (
 type Key struct {
 	Source   string // "" where Identity is a digest
 	Identity string
-	Size     int64 // bytes
+	Size     int64 // bytes; [Unknown] where only what is fetched tells
 }
+
+// Unknown is the size of a content that is not known before it was fetched.
+const Unknown = -1
 
 // KeyOf is the key of a file of a source. Equal digests are equal content, wherever they come from; other
 // identities mean something in their source only.
 func KeyOf(source, identity string, size int64) Key {
-	if strings.HasPrefix(identity, "sha256:") {
+	if strings.HasPrefix(identity, "sha256:") || strings.HasPrefix(identity, "cid:") {
 		source = ""
 	}
 	return Key{Source: source, Identity: identity, Size: size}
 }
 
-// name is the file's name in the cache: a digest of the key, and the size, so
-// that a file that was cut is known.
-func (k Key) name() string {
-	sum := sha256.Sum256([]byte(k.Source + "\x00" + k.Identity))
-	return hex.EncodeToString(sum[:]) + "-" + fmt.Sprint(k.Size)
+// digest names the key.
+func (k Key) digest() string {
+	text := k.Source + "\x00" + k.Identity
+	if k.Size != Unknown {
+		text += "\x00" + fmt.Sprint(k.Size)
+	}
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }
 
 // part ends the name of a file that is not complete.
@@ -55,9 +62,9 @@ type Cache struct {
 	limit int64 // bytes
 
 	mu    sync.Mutex
-	files map[string]*file
-	idle  *list.List // of *file not in use, the most recently used first
-	bytes int64      // of all complete files
+	files map[string]*file // by digest of the key
+	idle  *list.List       // of *file not in use, the most recently used first
+	bytes int64            // of all complete files
 	stats Stats
 }
 
@@ -70,13 +77,17 @@ type Stats struct {
 
 // file is one file: being fetched, or complete.
 type file struct {
-	name  string
-	size  int64
-	uses  int
-	idle  *list.Element // nil while in use
-	ready chan struct{} // closed when fetching has ended
-	err   error         // why it failed; it is forgotten then
+	digest string
+	size   int64 // Unknown until it is complete, where the key does not say
+	uses   int
+	idle   *list.Element // nil while in use
+	ready  chan struct{} // closed when fetching has ended
+	err    error         // why it failed; it is forgotten then
 }
+
+// name is the file's name in the cache: the digest of its key, and the size, so
+// that a file that was cut is known.
+func (f *file) name() string { return f.digest + "-" + fmt.Sprint(f.size) }
 
 // Open takes over a directory, which it makes if needed, with the files that lie
 // there from before. limit is in bytes.
@@ -102,8 +113,8 @@ func Open(dir string, limit int64) (*Cache, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open the cache: %w", err)
 		}
-		_, size, ok := strings.Cut(e.Name(), "-")
-		if !ok || size != fmt.Sprint(info.Size()) || !info.Mode().IsRegular() {
+		digest, size, ok := strings.Cut(e.Name(), "-")
+		if len(digest) != hex.EncodedLen(sha256.Size) || !ok || size != fmt.Sprint(info.Size()) || !info.Mode().IsRegular() {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 				return nil, fmt.Errorf("clean the cache: %w", err)
 			}
@@ -115,9 +126,9 @@ func Open(dir string, limit int64) (*Cache, error) {
 	done := make(chan struct{})
 	close(done)
 	for _, info := range found {
-		f := &file{name: info.Name(), size: info.Size(), ready: done}
+		f := &file{digest: info.Name()[:hex.EncodedLen(sha256.Size)], size: info.Size(), ready: done}
 		f.idle = c.idle.PushFront(f)
-		c.files[f.name] = f
+		c.files[f.digest] = f
 		c.bytes += f.size
 	}
 	c.mu.Lock()
@@ -132,13 +143,13 @@ type Fetch func(ctx context.Context, w io.Writer) error
 // is there or somebody else fetches it. It stays until release is called, once. Several may wait
 // for one fetch; when the one whose ctx it runs under gives up, another takes over.
 func (c *Cache) Get(ctx context.Context, key Key, fetch Fetch) (path string, release func(), err error) {
-	name := key.name()
+	digest := key.digest()
 	for {
 		c.mu.Lock()
-		f, mine := c.files[name], false
+		f, mine := c.files[digest], false
 		if f == nil {
-			f, mine = &file{name: name, size: key.Size, ready: make(chan struct{})}, true
-			c.files[name] = f
+			f, mine = &file{digest: digest, size: key.Size, ready: make(chan struct{})}, true
+			c.files[digest] = f
 			c.stats.Misses++
 		} else if f.idle != nil {
 			c.idle.Remove(f.idle)
@@ -161,7 +172,7 @@ func (c *Cache) Get(ctx context.Context, key Key, fetch Fetch) (path string, rel
 				c.stats.Hits++
 				c.mu.Unlock()
 			}
-			return filepath.Join(c.dir, name), sync.OnceFunc(func() { c.release(f) }), nil
+			return filepath.Join(c.dir, f.name()), sync.OnceFunc(func() { c.release(f) }), nil
 		}
 		c.release(f)
 		if mine || ctx.Err() != nil || !errors.Is(f.err, context.Canceled) && !errors.Is(f.err, context.DeadlineExceeded) {
@@ -172,38 +183,43 @@ func (c *Cache) Get(ctx context.Context, key Key, fetch Fetch) (path string, rel
 
 // fetch makes the file, and tells those who wait for it.
 func (c *Cache) fetch(ctx context.Context, f *file, fetch Fetch) {
-	f.err = c.write(ctx, f, fetch)
+	size, err := c.write(ctx, f.digest, f.size, fetch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(f.ready)
-	if f.err != nil {
-		delete(c.files, f.name)
+	if f.err = err; err != nil {
+		delete(c.files, f.digest)
 		return
 	}
+	f.size = size
 	c.bytes += f.size
 	f.err = c.evict()
 }
 
-func (c *Cache) write(ctx context.Context, f *file, fetch Fetch) error {
-	path := filepath.Join(c.dir, f.name)
+// write fetches a content of size bytes, unless that is Unknown, and says how many came.
+func (c *Cache) write(ctx context.Context, digest string, size int64, fetch Fetch) (int64, error) {
+	path := filepath.Join(c.dir, digest)
 	out, err := os.OpenFile(path+part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("write to the cache: %w", err)
+		return 0, fmt.Errorf("write to the cache: %w", err)
 	}
-	w := &counted{w: out, most: f.size}
+	w := &counted{w: out, most: size}
+	if size == Unknown {
+		w.most = math.MaxInt64
+	}
 	err = fetch(ctx, w)
-	if err == nil && w.n != f.size {
-		err = fmt.Errorf("%d bytes came, and %d were promised: %w", w.n, f.size, io.ErrUnexpectedEOF)
+	if err == nil && size != Unknown && w.n != size {
+		err = fmt.Errorf("%d bytes came, and %d were promised: %w", w.n, size, io.ErrUnexpectedEOF)
 	}
 	// Tasks link to it, and several see the one file: nobody may write to it.
 	err = errors.Join(err, out.Chmod(0o444), out.Close())
 	if err == nil {
-		err = os.Rename(path+part, path)
+		err = os.Rename(path+part, filepath.Join(c.dir, (&file{digest: digest, size: w.n}).name()))
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(path+part))
+		return 0, errors.Join(err, os.Remove(path+part))
 	}
-	return nil
+	return w.n, nil
 }
 
 // errLonger is returned for a content that is longer than promised.
@@ -228,7 +244,7 @@ func (c *counted) Write(p []byte) (int, error) {
 func (c *Cache) release(f *file) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.uses--; f.uses > 0 || c.files[f.name] != f {
+	if f.uses--; f.uses > 0 || c.files[f.digest] != f {
 		return
 	}
 	f.idle = c.idle.PushFront(f)
@@ -241,11 +257,11 @@ func (c *Cache) evict() error { return c.evictTo(c.limit) }
 func (c *Cache) evictTo(limit int64) error {
 	for c.bytes > limit && c.idle.Len() > 0 {
 		f := c.idle.Back().Value.(*file)
-		if err := os.Remove(filepath.Join(c.dir, f.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(filepath.Join(c.dir, f.name())); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("make room in the cache: %w", err)
 		}
 		c.idle.Remove(f.idle)
-		delete(c.files, f.name)
+		delete(c.files, f.digest)
 		c.bytes -= f.size
 		c.stats.Evicted++
 	}
@@ -260,6 +276,12 @@ func (c *Cache) Shrink(bytes int64) (gained int64, err error) {
 	before := c.bytes
 	err = c.evictTo(max(before-bytes, 0))
 	return before - c.bytes, err
+}
+
+// Make gives the path of a file that is made once, from what name says in full; it goes like the others
+// when nobody uses it, and is then made again. It stays until release is called, once.
+func (c *Cache) Make(ctx context.Context, name string, make func(ctx context.Context, w io.Writer) error) (path string, release func(), err error) {
+	return c.Get(ctx, Key{Source: "made", Identity: name, Size: Unknown}, make)
 }
 
 // Stats counts since Open.

@@ -34,7 +34,7 @@ func (s *fileSource) Close() error { return s.dir.Close() }
 func (s *fileSource) List(ctx context.Context, scope Scope, yield func([]sheaf.Entry) error) error {
 	if s.only == "" {
 		if scope.Below != "" {
-			if err := checkPath(scope.Below); err != nil {
+			if err := CheckPath(scope.Below); err != nil {
 				return err
 			}
 		}
@@ -126,7 +126,7 @@ func (s *fileSource) Local(path string) (string, bool) {
 
 // name is the path in the root directory of what is listed under path.
 func (s *fileSource) name(path string) (string, error) {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return "", err
 	}
 	if s.only == "" {
@@ -138,8 +138,9 @@ func (s *fileSource) name(path string) (string, error) {
 	return s.target, nil
 }
 
-// checkPath refuses what no listing gives: paths that are empty, absolute or not clean.
-func checkPath(path string) error {
+// CheckPath refuses what no listing gives: paths that are empty, absolute or not clean, with
+// an error of class Invalid.
+func CheckPath(path string) error {
 	if path == "" || path[0] == '/' || strings.IndexByte(path, 0) >= 0 || filepath.Clean(path) != path || path == "." || path == ".." || strings.HasPrefix(path, "../") {
 		return &sheaf.Error{Class: sheaf.Invalid, Msg: "path " + quote(path) + " is not a clean path below the source"}
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,11 +15,11 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// later are the kinds of source that the jobspec knows and this version does not read.
-var later = []string{"s3", "http", "https", "ipfs", "car", "job"}
+// others are the kinds of source that the jobspec knows beside files.
+var others = []string{"s3", "https", "ipfs", "car", "job"}
 
 // Open opens the source at a URL, or at an absolute path of this machine. A
-// scheme of a later version is an Unsupported error, an unknown one Invalid, a place that the
+// scheme that the configuration has no opener for is an Unsupported error, an unknown one Invalid, a place that the
 // configuration does not list Denied, and one that is not there NotFound.
 func Open(rawURL string, cfg Config) (Source, error) {
 	if scheme, _, ok := strings.Cut(rawURL, "://"); ok && cfg.Others[scheme] != nil {
@@ -39,10 +40,8 @@ func filePath(rawURL string) (string, error) {
 	path := rawURL
 	if scheme, rest, ok := strings.Cut(rawURL, "://"); ok && !strings.Contains(scheme, "/") {
 		if scheme != "file" {
-			for _, s := range later {
-				if s == scheme {
-					return "", &sheaf.Error{Class: sheaf.Unsupported, Field: "source", Msg: fmt.Sprintf("source %q: %s:// sources are not supported in this version", rawURL, s), Hint: "copy the files to where the clients can read them and name that as file:///…"}
-				}
+			if slices.Contains(others, scheme) {
+				return "", &sheaf.Error{Class: sheaf.Unsupported, Field: "source", Msg: fmt.Sprintf("source %q: this client reads no %s:// sources", rawURL, scheme), Hint: "name one in its configuration, or copy the files to where it can read them: file:///…"}
 			}
 			return "", invalid("has the unknown scheme "+scheme, "write file:///path")
 		}

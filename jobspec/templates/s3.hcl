@@ -1,5 +1,4 @@
-# Reads its input from an object store. Remote sources are not supported in
-# this version: the file is checked, and refused by name.
+# Reads its input from an object store.
 
 job "from-s3" {
   # Credentials are in the clients' configuration, never in a jobspec.

@@ -21,6 +21,9 @@ func Inputs(j *sheaf.Job) []Input {
 		x := Input{What: fmt.Sprintf("input %q", i.Name)}
 		if u, err := url.Parse(i.Source); err == nil {
 			x.Scheme, x.Host, x.Path = u.Scheme, u.Host, path.Clean("/"+u.Path)
+			if x.Scheme == "https" { // whose hosts have ports, and are the same in capitals
+				x.Host = strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+			}
 		}
 		in = append(in, x)
 	}
@@ -41,13 +44,16 @@ func (x Input) SourceOf(n *sheaf.Node) (best sheaf.NodeSource, ok bool) {
 	return best, ok
 }
 
-// liesIn reports whether a source of its scheme holds the input: below a directory, or in a bucket of a pattern.
+// liesIn reports whether a source of its scheme holds the input: below a directory, or in a bucket or on a host of a pattern.
 func (x Input) liesIn(s sheaf.NodeSource) bool {
 	switch s.Scheme {
 	case "file":
 		return within(x.Path, s.Root)
 	case "s3":
 		ok, err := path.Match(s.Root, x.Host)
+		return ok && err == nil
+	case "https":
+		ok, err := path.Match(strings.ToLower(s.Root), x.Host)
 		return ok && err == nil
 	}
 	return true
