@@ -107,6 +107,77 @@ func TestCertificatesSpeakForTheirOwnNode(t *testing.T) {
 	h.awaitRun(t, "r", "its own result is committed", func(r *state.Run) bool { return r.Counts().Succeeded == 1 })
 }
 
+// What a run is made of and what came of it are for the nodes that work on it: a client that reads the list of
+// outputs gets a token for all of them with it.
+func TestRunsAreForWhoWorksOnThem(t *testing.T) {
+	authority := pkitest.New(t)
+	h := startHostAs(t, authority.Keys(pki.Server, "test", "s1"), "", "")
+	conn, err := wire.Dialer{Keys: authority.Keys(pki.Client, "test", "thief")}.Server(h.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	thief := wire.NewServersClient(conn)
+	tried := 0
+	outputs := func(what, node string, attempt uint32) {
+		st, err := thief.ReadOutputs(t.Context(), &wire.ReadOutputsRequest{Run: "r", Generation: 1, MergeAttempt: attempt, Node: node})
+		if err == nil {
+			_, err = st.Recv()
+		}
+		if tried++; status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	manifest := func(what, run string) {
+		st, err := thief.ReadManifest(t.Context(), &wire.ReadManifestRequest{Run: run, SplitAttempt: 1, First: 0, Count: 1})
+		if err == nil {
+			_, err = st.Recv()
+		}
+		if tried++; status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	outputs("outputs, before it is registered", "thief", 1)
+	if _, err := thief.Register(t.Context(), &wire.RegisterRequest{NodeJson: []byte(`{"id":"thief","name":"thief","region":"test"}`), BootId: "b"}); err != nil {
+		t.Fatal(err)
+	}
+
+	f := newFake(t, h, "a", succeed)
+	f.keys = authority.Keys(pki.Client, "test", "a")
+	f.conduct = func(f *fake, w work) {
+		switch w.kind {
+		case wire.Kind_KIND_SPLIT:
+			putManifest(t, f, w, [][]byte{[]byte("first chunk"), []byte("second chunk")})
+		case wire.Kind_KIND_MERGE:
+			st, err := f.servers.ReadManifest(t.Context(), &wire.ReadManifestRequest{Run: "r", SplitAttempt: 1, First: 3, Count: 1})
+			if err == nil {
+				_, err = st.Recv()
+			}
+			if err != nil {
+				t.Errorf("the manifest, by who works on the run: %v", err)
+			}
+			outputs("outputs while another merges", "thief", w.attempt)
+			outputs("outputs in another's name", "a", w.attempt)
+			outputs("outputs in nobody's name", "", w.attempt)
+			outputs("outputs without a merge", "thief", 0)
+			manifest("the manifest of a run that another works on", "r")
+			manifest("the manifest of a run that is not there", "nowhere")
+			mergeAll(t, f, w) // as who merges
+		}
+	}
+	f.connect(nil)
+	h.submit(t, "r", job(func(j *sheaf.Job) {
+		j.Count, j.Split = 0, &sheaf.Split{Glob: "/*", BatchSize: 1}
+		j.Inputs = []sheaf.Input{{Name: "in", Source: "file:///data", Mount: "/in"}}
+		j.Outputs = []sheaf.Output{{Name: "out", Path: "/out", Merge: sheaf.MergeUnion}}
+	}))
+	h.awaitStatus(t, "r", sheaf.RunSucceeded)
+	f.conducting.Wait()
+	if tried != 7 {
+		t.Errorf("tried %d times", tried)
+	}
+}
+
 // Two who register one ID at once cannot both have it.
 func TestOneIDHasOneName(t *testing.T) {
 	authority := pkitest.New(t)

@@ -284,7 +284,7 @@ func putManifest(t *testing.T, f *fake, w work, chunks [][]byte) {
 // mergeAll reads what is to be merged and seals.
 func mergeAll(t *testing.T, f *fake, w work) {
 	read := func(attempt uint32) (n int, err error) {
-		st, err := f.servers.ReadOutputs(t.Context(), &wire.ReadOutputsRequest{Run: string(w.run), Generation: w.generation, MergeAttempt: attempt})
+		st, err := f.servers.ReadOutputs(t.Context(), &wire.ReadOutputsRequest{Run: string(w.run), Generation: w.generation, MergeAttempt: attempt, Node: f.id})
 		if err != nil {
 			return 0, err
 		}

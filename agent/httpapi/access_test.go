@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,7 @@ func TestEveryEndpointIsGuarded(t *testing.T) {
 		}
 	}
 	seen := 0
+	var open []string
 	for _, e := range httpapi.Table() {
 		path := strings.NewReplacer("{job}", "nope", "{n}", "0", "{node}", "nope", "{name}", "nope", "{accessor}", "nope", "{namespace}", "nope", "{secret}", "nope", "{profile}", "nope").Replace(e.Path)
 		if strings.Contains(path, "{") {
@@ -133,6 +135,7 @@ func TestEveryEndpointIsGuarded(t *testing.T) {
 		}
 		what := e.Method + " " + e.Path
 		if e.Needs == acl.Anyone {
+			open = append(open, what)
 			if status, _, body := s.try(e.Method, path, "", ""); status == http.StatusUnauthorized || status == http.StatusForbidden {
 				t.Errorf("%s is for anyone, and refused: %d %s", what, status, body)
 			}
@@ -157,6 +160,10 @@ func TestEveryEndpointIsGuarded(t *testing.T) {
 				t.Errorf("%s needs %s, and with %s it answers %d %s", what, e.Needs, c, status, body)
 			}
 		}
+	}
+	slices.Sort(open)
+	if want := []string{"GET /livez", "GET /readyz", "GET /v1/acl/self", "GET /v1/agent/health", "GET /v1/openapi.json", "POST /v1/acl/bootstrap"}; !slices.Equal(open, want) {
+		t.Errorf("for anyone are %v; want %v", open, want)
 	}
 	if seen < 30 {
 		t.Fatalf("saw %d guarded endpoints: the test looks at the wrong table", seen)

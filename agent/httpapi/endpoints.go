@@ -77,8 +77,9 @@ var endpoints = []endpoint{
 	typed("GET", "/v1/operator/autopilot/config", ReadOperator, everywhere, "Autopilot's settings", 0, (*API).autopilotConfig),
 	typed("PUT", "/v1/operator/autopilot/config", Operate, everywhere, "Replace autopilot's settings", maxSmallBody, (*API).setAutopilotConfig),
 	typed("GET", "/v1/operator/autopilot/state", ReadOperator, everywhere, "Whether the servers are healthy", 0, (*API).autopilotState),
-	raw("GET", "/v1/operator/snapshot", Operate, everywhere, "Save the state: header, body, and their sha256", 0, bytesAs("application/octet-stream"), (*API).saveSnapshot),
-	raw("PUT", "/v1/operator/snapshot", Operate, everywhere, "Replace the state by a saved one", maxSnapshot, bytesAs("application/json"), (*API).restoreSnapshot),
+	// A snapshot holds all namespaces and tokens: who saves one reads everything, who restores one may become anybody.
+	raw("GET", "/v1/operator/snapshot", ManageACL, everywhere, "Save the state: header, body, and their sha256", 0, bytesAs("application/octet-stream"), (*API).saveSnapshot),
+	raw("PUT", "/v1/operator/snapshot", ManageACL, everywhere, "Replace the state by a saved one", maxSnapshot, bytesAs("application/json"), (*API).restoreSnapshot),
 	raw("GET", "/v1/metrics", ReadAgent, everywhere, "Metrics, in Prometheus' text format", 0, bytesAs("text/plain"), (*API).metrics),
 	raw("GET", "/v1/openapi.json", Anyone, everywhere, "This document", 0, bytesAs("application/json"), (*API).openAPI),
 	raw("GET", "/livez", Anyone, everywhere, "Whether this process answers", 0, bytesAs("text/plain"), (*API).livez),

@@ -12,6 +12,7 @@ import (
 type Row struct {
 	Method, Path string
 	Needs        Capability
+	Where        string // the scope's name
 	Operation    *huma.Operation
 }
 
@@ -22,7 +23,7 @@ func Table() []Row {
 	for _, e := range endpoints {
 		item := a.huma.OpenAPI().Paths[e.path]
 		op := map[string]*huma.Operation{"GET": item.Get, "PUT": item.Put, "POST": item.Post, "DELETE": item.Delete, "PATCH": item.Patch}[e.method]
-		rows = append(rows, Row{e.method, e.path, e.needs, op})
+		rows = append(rows, Row{e.method, e.path, e.needs, e.where.name, op})
 	}
 	return rows
 }

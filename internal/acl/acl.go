@@ -19,7 +19,7 @@ const (
 	ReadAgent        Capability = "read-agent"  // members, metrics, an agent's own log
 	WriteAgent       Capability = "write-agent" // join, leave, reload
 	ReadOperator     Capability = "read-operator"
-	Operate          Capability = "operate" // raft, autopilot, snapshots, the gossip keyring
+	Operate          Capability = "operate" // raft, autopilot, the gossip keyring
 	ManageNamespaces Capability = "manage-namespaces"
 	ManageACL        Capability = "manage-acl"
 )

@@ -26,6 +26,41 @@ func speaksFor(ctx context.Context, snap *state.Snapshot, id sheaf.NodeID) error
 	return ownName(caller, n.Name, id)
 }
 
+// worksOn refuses a client that has nothing of a run: what the run is made of is not its concern. That
+// there is no such run is not either.
+func worksOn(ctx context.Context, snap *state.Snapshot, r *state.Run) error {
+	caller, secured := wire.PeerOf(ctx)
+	if !secured || caller.Role == pki.Server {
+		return nil
+	}
+	if r != nil {
+		for n := range snap.Nodes() {
+			if n.Name == caller.Name && snap.AssignedOn(r, n.Number) > 0 {
+				return nil
+			}
+		}
+	}
+	return &sheaf.Error{Class: sheaf.Denied, Field: "run", Msg: fmt.Sprintf("%s has no execution of this run", caller)}
+}
+
+// ownReader refuses a client that asks in the name of a node which is not its own, or of none.
+func ownReader(ctx context.Context, snap *state.Snapshot, id sheaf.NodeID) error {
+	if caller, secured := wire.PeerOf(ctx); !secured || caller.Role == pki.Server {
+		return nil
+	}
+	return speaksFor(ctx, snap, id)
+}
+
+// merges refuses a client that is not the one which merges a run: the list of outputs comes with a token
+// to read them all.
+func merges(ctx context.Context, reader *state.Node, r *state.Run, attempt uint32) error {
+	caller, secured := wire.PeerOf(ctx)
+	if !secured || caller.Role == pki.Server || attempt != 0 && r.Merge.Node == reader.Number {
+		return nil
+	}
+	return &sheaf.Error{Class: sheaf.Denied, Field: "run", Msg: fmt.Sprintf("%s does not merge run %s", caller, r.ID)}
+}
+
 func ownName(caller pki.Identity, name string, id sheaf.NodeID) error {
 	if caller.Name == name {
 		return nil

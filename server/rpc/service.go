@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/state"
@@ -162,7 +161,11 @@ func (s *Service) readManifest(req *wire.ReadManifestRequest, st grpc.ServerStre
 	if _, err := s.leading(); err != nil {
 		return err
 	}
-	r := s.store.Snapshot().Run(sheaf.RunID(req.Run))
+	snap := s.store.Snapshot()
+	r := snap.Run(sheaf.RunID(req.Run))
+	if err := worksOn(st.Context(), snap, r); err != nil {
+		return err
+	}
 	if r == nil || !r.Manifest.Sealed || r.Manifest.Attempt != req.SplitAttempt {
 		return &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("run %s has no sealed manifest of split attempt %d", req.Run, req.SplitAttempt)}
 	}
@@ -210,18 +213,21 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		return nil
 	}
 	snap := s.store.Snapshot()
+	if err := ownReader(st.Context(), snap, sheaf.NodeID(req.Node)); err != nil {
+		return err
+	}
 	r := snap.Run(sheaf.RunID(req.Run))
 	if err := frozen(r); err != nil {
+		return err
+	}
+	reader := snap.Node(sheaf.NodeID(req.Node))
+	if err := merges(st.Context(), reader, r, req.MergeAttempt); err != nil {
 		return err
 	}
 	if r.Partitions == nil {
 		return nil
 	}
 	names := &nodeNames{snap: snap, place: map[uint32]uint32{}}
-	reader := snap.Node(sheaf.NodeID(req.Node))
-	if id, ok := wire.PeerOf(st.Context()); ok && id.Role == pki.Client && reader != nil && reader.Name != id.Name {
-		return &sheaf.Error{Class: sheaf.Denied, Msg: fmt.Sprintf("%s asks for a data token for node %s", id, reader.Name)}
-	}
 	fresh := func() *wire.Outputs {
 		if reader == nil {
 			return &wire.Outputs{}
