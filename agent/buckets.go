@@ -46,7 +46,7 @@ func (c S3Config) bucket() (s3.Bucket, error) {
 	invalid := func(msg, hint string) error {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: field, Msg: msg, Hint: hint}
 	}
-	b := s3.Bucket{Pattern: c.Pattern, Endpoint: c.Endpoint, Region: c.Region, PathStyle: c.PathStyle, Anonymous: c.Anonymous, AccessKey: c.AccessKey}
+	b := s3.Bucket{Pattern: c.Pattern, Endpoint: c.Endpoint, Region: c.Region, PathStyle: c.PathStyle, Anonymous: c.Anonymous, AccessKey: c.AccessKey, Writable: c.Writable}
 	if _, err := path.Match(c.Pattern, "x"); err != nil || c.Pattern == "" {
 		return b, invalid("the pattern of buckets is malformed", `write a name, or "*" for any`)
 	}

@@ -134,7 +134,7 @@ func (a *Agent) clientConfig(i int, name, address string) (client.Config, error)
 	}
 	conf.Drivers = append(conf.Drivers, plugins...)
 	for _, r := range cc.FileRoots {
-		conf.FileRoots = append(conf.FileRoots, client.FileRoot{Path: r.Path, Shared: r.Shared})
+		conf.FileRoots = append(conf.FileRoots, client.FileRoot{Path: r.Path, Shared: r.Shared, Writable: r.Writable})
 	}
 	if err := cc.gc(&conf); err != nil {
 		return client.Config{}, err

@@ -115,8 +115,9 @@ type ACLConfig struct {
 
 // FileRoot is a directory that jobs may read.
 type FileRoot struct {
-	Path   string `hcl:"path,label"`
-	Shared bool   `hcl:"shared,optional"` // every client that lists it sees the same files
+	Path     string `hcl:"path,label"`
+	Shared   bool   `hcl:"shared,optional"`   // every client that lists it sees the same files
+	Writable bool   `hcl:"writable,optional"` // results of runs may be published there
 }
 
 // S3Config says how jobs reach the buckets of a pattern: with credentials, or anonymously.
@@ -130,6 +131,7 @@ type S3Config struct {
 	SecretKeyFile   string `hcl:"secret_key_file,optional"`  // holds the key alone
 	CredentialsFile string `hcl:"credentials_file,optional"` // in the form of ~/.aws/credentials
 	Profile         string `hcl:"profile,optional"`          // in CredentialsFile; "default"
+	Writable        bool   `hcl:"writable,optional"`         // results of runs may be published there
 }
 
 // HTTPSConfig lets jobs read from the hosts of a pattern.

@@ -40,8 +40,9 @@ type Driver struct {
 
 // FileRoot is a directory of this machine that jobs may read.
 type FileRoot struct {
-	Path   string // absolute; "/" allows any
-	Shared bool   // every client that lists it sees the same files
+	Path     string // absolute; "/" allows any
+	Shared   bool   // every client that lists it sees the same files
+	Writable bool   // results may be published there
 }
 
 // Config is what a client is made of. Zero fields take the defaults named.

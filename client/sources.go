@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 
 	"github.com/sheaf-run/agent/data/cache"
+	"github.com/sheaf-run/agent/data/publish"
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/data/source/archive"
 	"github.com/sheaf-run/agent/data/source/https"
@@ -32,6 +33,17 @@ func (c *Client) sources() (source.Config, *cache.Cache, error) {
 	return s, kept, nil
 }
 
+// places is where this node publishes results.
+func (c *Client) places() publish.Config {
+	p := publish.Config{Buckets: c.cfg.Buckets}
+	for _, r := range c.cfg.FileRoots {
+		if r.Writable {
+			p.Dirs = append(p.Dirs, r.Path)
+		}
+	}
+	return p
+}
+
 // cached opens sources whose files come by way of a cache.
 func cached(c *cache.Cache, open source.Opener) source.Opener {
 	return func(rawURL string) (source.Source, error) {
@@ -47,10 +59,10 @@ func cached(c *cache.Cache, open source.Opener) source.Opener {
 func (c Config) readable() []sheaf.NodeSource {
 	var all []sheaf.NodeSource
 	for _, r := range c.FileRoots {
-		all = append(all, sheaf.NodeSource{Scheme: "file", Root: r.Path, Shared: r.Shared})
+		all = append(all, sheaf.NodeSource{Scheme: "file", Root: r.Path, Shared: r.Shared, Writable: r.Writable})
 	}
 	for _, b := range c.Buckets {
-		all = append(all, sheaf.NodeSource{Scheme: "s3", Root: b.Pattern, Shared: true})
+		all = append(all, sheaf.NodeSource{Scheme: "s3", Root: b.Pattern, Shared: true, Writable: b.Writable})
 	}
 	for _, h := range c.Web {
 		all = append(all, sheaf.NodeSource{Scheme: "https", Root: h.Pattern, Shared: true})

@@ -247,6 +247,9 @@ func (e *env) conclude(w io.Writer, s sheaf.RunSummary) {
 	if s.Error != "" {
 		fmt.Fprintln(w, block(s.Error, "  "))
 	}
+	if s.Published != "" {
+		fmt.Fprintln(w, "published:", printable(s.Published))
+	}
 	e.failures(w, s)
 	if len(s.Failures) > 0 && !e.ephemeral {
 		e.hint("what they said:  agent job logs %s -failed\nwhy:             agent job explain %s/%d\nrun them again:  agent job retry %s -failed", s.ID, s.ID, s.Failures[0].Partitions[0].First, s.ID)

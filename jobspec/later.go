@@ -49,7 +49,7 @@ func (b *block) trigger(t *sheaf.Trigger) {
 
 func (c *checker) later(j *sheaf.Job) {
 	if j.Publish != nil {
-		c.locationURL("publish.to", "to", j.Publish.To)
+		c.publish(j)
 	}
 	if r := j.Reduce; r != nil {
 		c.name("reduce.name", "reduce", r.Name)
@@ -64,6 +64,18 @@ func (c *checker) later(j *sheaf.Job) {
 	}
 	if t := j.Trigger; t != nil {
 		c.trigger(t, j.Inputs)
+	}
+}
+
+// publish checks where the result goes. A job without outputs has none.
+func (c *checker) publish(j *sheaf.Job) {
+	to := j.Publish.To
+	c.locationURL("publish.to", "to", to)
+	switch kind := scheme(to); {
+	case kind != "" && kind != "s3" && kind != "file":
+		c.bad("publish.to", fmt.Sprintf("results cannot be published to %s://", kind), "s3:// or file://", `write to = "s3://BUCKET/PREFIX"`)
+	case len(j.Outputs) == 0:
+		c.bad("publish", "there is no output to publish", "", "add an output block, or leave publish out")
 	}
 }
 

@@ -27,7 +27,6 @@ var refusals = []refusal{
 	{"the device block", func(_ *checker, j *sheaf.Job) []string {
 		return each(len(j.Task.Resources.Devices), "task.resources.devices")
 	}},
-	{"the publish block", func(_ *checker, j *sheaf.Job) []string { return at(j.Publish != nil, "publish") }},
 	{"the reduce block", func(_ *checker, j *sheaf.Job) []string { return at(j.Reduce != nil, "reduce") }},
 	{"the multiregion block", func(_ *checker, j *sheaf.Job) []string { return at(j.Multiregion != nil, "multiregion") }},
 	{"the periodic block", func(_ *checker, j *sheaf.Job) []string { return at(j.Periodic != nil, "periodic") }},

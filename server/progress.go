@@ -101,6 +101,10 @@ func aboutRun(snap *state.Snapshot, r *state.Run) string {
 		return fmt.Sprintf("the run is over: %s", r.Status)
 	case r.Split.Active:
 		return "its inputs are being listed and split" + where(r.Split.Node)
+	case r.Result.Publishing:
+		return "its result is sealed, and is being published below " + r.Job.Publish.To + where(r.Merge.Node)
+	case r.Merge.Active && r.Publishes():
+		return "its outputs are being merged, and written below " + r.Job.Publish.To + where(r.Merge.Node)
 	case r.Merge.Active:
 		return "its outputs are being merged" + where(r.Merge.Node)
 	}

@@ -60,4 +60,6 @@ type NodeSource struct {
 	Scheme string `json:"scheme"`
 	Root   string `json:"root,omitempty"`   // "file": the directory, "/" allows any; "s3", "https": a pattern of buckets or hosts
 	Shared bool   `json:"shared,omitempty"` // every client that lists it sees the same files
+	// Writable says that results may be published there.
+	Writable bool `json:"writable,omitempty"`
 }

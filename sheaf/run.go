@@ -50,6 +50,7 @@ type RunSummary struct {
 	Warnings  []string     `json:"warnings,omitempty"`   // of the split
 	Unreached int          `json:"unreached,omitempty"`  // committed outputs whose node is gone
 	ResultSHA string       `json:"result_sha,omitempty"` // digest of the sealed result's manifest
+	Published string       `json:"published,omitempty"`  // URL of the published result's manifest
 }
 
 // ErrorGroup is the failures that share a cause.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/jobspec"
@@ -201,6 +202,9 @@ func (a *API) summary(ctx context.Context, in *RunRead) (*Body[sheaf.RunSummary]
 	}
 	if r.Result.Sealed {
 		out.ResultSHA = hex.EncodeToString(r.Result.Digest[:])
+	}
+	if r.Result.Published && r.Job.Publish != nil {
+		out.Published = strings.TrimSuffix(r.Job.Publish.To, "/") + "/" + string(r.ID) + "/manifest.json"
 	}
 	out.Failures = errorGroups(r, 10)
 	return &Body[sheaf.RunSummary]{headers, out}, nil

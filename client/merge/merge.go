@@ -1,13 +1,15 @@
 // Package merge runs the merge of a run on a client: it reads the output
 // manifests of the committed partitions in order, from the local store or from the nodes
 // that hold them, merges them, keeps the merged manifest durably and has the servers seal its
-// digest. It moves no output bytes and holds a bounded piece of the manifests.
+// digest. It holds a bounded piece of the manifests, and moves no output bytes unless the
+// result is to be published.
 package merge
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/sheaf-run/agent/data/output/merge"
 	"github.com/sheaf-run/agent/data/output/store"
+	"github.com/sheaf-run/agent/data/publish"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -41,27 +44,48 @@ type Merge struct {
 	Peer func(id sheaf.NodeID) (client wire.NodesClient, done func(), err error)
 	// Lacks tells the servers that an output that lies here is gone or damaged.
 	Lacks func(partition int, attempt uint32, reason string)
+	// Places is where results may be published.
+	Places publish.Config
+	Logger *slog.Logger
+
+	tokens tokens
 }
 
-// Do merges and has the result sealed. A conflict between partitions is an
-// error of class sheaf.Conflict.
+// Do merges, has the result sealed, and publishes it where the job says so. A conflict between partitions
+// is an error of class sheaf.Conflict. Of a result that is sealed already only the publication is left.
 func (m *Merge) Do(ctx context.Context) error {
+	first, err := m.first(ctx)
+	if err != nil {
+		return err
+	}
+	if first.GetPublish() == "" {
+		req, err := m.merge(ctx)
+		if err != nil {
+			return err
+		}
+		return m.seal(ctx, req)
+	}
+	return m.publish(ctx, first)
+}
+
+// merge keeps the merged manifest, and gives what is to be sealed.
+func (m *Merge) merge(ctx context.Context) (*wire.SealResultRequest, error) {
 	w, err := m.Store.CreateMerged(m.Attempt)
 	if err != nil {
-		return fmt.Errorf("keep the merged manifest: %w", err)
+		return nil, fmt.Errorf("keep the merged manifest: %w", err)
 	}
 	defer func() { _ = w.Close() }() // after Commit there is nothing left to lose
 	sum, err := merge.Merge(ctx, m.Job.Outputs, m.partitions(ctx), w, merge.Options{Dir: m.Dir})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := w.Commit(); err != nil {
-		return fmt.Errorf("keep the merged manifest: %w", err)
+		return nil, fmt.Errorf("keep the merged manifest: %w", err)
 	}
-	return m.seal(ctx, &wire.SealResultRequest{
+	return &wire.SealResultRequest{
 		Run: string(m.Run), Generation: m.Generation, MergeAttempt: m.Attempt, Node: string(m.Node),
 		Digest: sum.SHA256[:], Files: uint64(sum.Files), Bytes: uint64(sum.Bytes),
-	})
+	}, nil
 }
 
 // seal asks until it is answered: the servers take the same again for the same.

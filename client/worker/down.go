@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/client/session"
+	"github.com/sheaf-run/agent/data/publish"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -88,11 +89,42 @@ func (w *Worker) receive(m *wire.FromServer) {
 	case *wire.FromServer_Fetch:
 		w.transfer(b.Fetch)
 	case *wire.FromServer_End:
-		id := sheaf.RunID(b.End.GetRun())
-		if w.core.Run(id) == nil && b.End.GetDelete() {
-			w.deleteRun(id)
+		if b.End.GetUnpublished() != "" {
+			w.sweep(b.End)
 			return
 		}
-		w.core.RunEnd(id, b.End.GetDelete(), w.now)
+		w.end(b.End)
 	}
+}
+
+// end lets go of a run that is over or deleted.
+func (w *Worker) end(end *wire.RunEnd) {
+	id := sheaf.RunID(end.GetRun())
+	if w.core.Run(id) == nil && end.GetDelete() {
+		w.deleteRun(id)
+		return
+	}
+	w.core.RunEnd(id, end.GetDelete(), w.now)
+}
+
+// sweepTimeout bounds the deletion of what merges of a deleted run have left: the servers keep its
+// tombstone meanwhile.
+const sweepTimeout = 5 * time.Minute
+
+// sweep deletes what merges of a deleted run have left where it was to be published, if this client may write
+// there, and then what it keeps of the run.
+func (w *Worker) sweep(end *wire.RunEnd) {
+	ctx, id := w.ctx, sheaf.RunID(end.GetRun())
+	w.jobs.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+		defer cancel()
+		place, err := w.cfg.Places.Open(end.GetUnpublished())
+		if err == nil {
+			err = errors.Join(publish.Sweep(ctx, place, id), place.Close())
+		}
+		if err != nil && sheaf.ClassOf(err) != sheaf.Denied {
+			w.log.Error("what merges of a deleted run have left is not deleted", "run", id, "place", end.GetUnpublished(), "error", err)
+		}
+		w.post(func() { w.end(end) })
+	})
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/sheaf-run/agent/client/secret"
 	"github.com/sheaf-run/agent/client/session"
 	"github.com/sheaf-run/agent/data/output/store"
+	"github.com/sheaf-run/agent/data/publish"
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/drivers/driverpb"
 	"github.com/sheaf-run/agent/drivers/plugin"
@@ -57,6 +58,7 @@ type Config struct {
 	Spaces     *sandbox.Root
 	Secrets    *secret.Files
 	Sources    source.Config
+	Places     publish.Config
 	TempDir    string // for spools
 	// Peer is the service of another node.
 	Peer func(id sheaf.NodeID) (client wire.NodesClient, done func(), err error)

@@ -2113,6 +2113,7 @@ type RunEnd struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Delete        bool                   `protobuf:"varint,2,opt,name=delete,proto3" json:"delete,omitempty"`
+	Unpublished   string                 `protobuf:"bytes,3,opt,name=unpublished,proto3" json:"unpublished,omitempty"` // of a deleted run: URL below which merges may have left what is no part of its published result
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2159,6 +2160,13 @@ func (x *RunEnd) GetDelete() bool {
 		return x.Delete
 	}
 	return false
+}
+
+func (x *RunEnd) GetUnpublished() string {
+	if x != nil {
+		return x.Unpublished
+	}
+	return ""
 }
 
 // ManifestChunk is a piece of at most 64 KiB of a run's shard manifest.
@@ -2747,10 +2755,14 @@ type Outputs struct {
 	Token     []byte                 `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"` // a data token for reading them from those nodes
 	// Of outputs that were taken over, the runs that made them, and their tokens. With any of them the
 	// two columns are as long as the others.
-	Runs          []string `protobuf:"bytes,7,rep,name=runs,proto3" json:"runs,omitempty"`
-	Tokens        [][]byte `protobuf:"bytes,8,rep,name=tokens,proto3" json:"tokens,omitempty"`
-	MadeBy        []uint32 `protobuf:"varint,9,rep,packed,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"`  // place in runs, plus 1; 0 is the run itself
-	MadeAs        []uint32 `protobuf:"varint,10,rep,packed,name=made_as,json=madeAs,proto3" json:"made_as,omitempty"` // the partition of that run
+	Runs   []string `protobuf:"bytes,7,rep,name=runs,proto3" json:"runs,omitempty"`
+	Tokens [][]byte `protobuf:"bytes,8,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	MadeBy []uint32 `protobuf:"varint,9,rep,packed,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"`  // place in runs, plus 1; 0 is the run itself
+	MadeAs []uint32 `protobuf:"varint,10,rep,packed,name=made_as,json=madeAs,proto3" json:"made_as,omitempty"` // the partition of that run
+	// Of a merge, in the first message only.
+	Publish       string `protobuf:"bytes,11,opt,name=publish,proto3" json:"publish,omitempty"`                                   // URL that the result is to be published below; empty where it is not
+	SealedAttempt uint32 `protobuf:"varint,12,opt,name=sealed_attempt,json=sealedAttempt,proto3" json:"sealed_attempt,omitempty"` // not 0: the result of this merge attempt stands sealed, and its publication is all that is left
+	SealedDigest  []byte `protobuf:"bytes,13,opt,name=sealed_digest,json=sealedDigest,proto3" json:"sealed_digest,omitempty"`     // sha256 of its manifest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2855,6 +2867,27 @@ func (x *Outputs) GetMadeAs() []uint32 {
 	return nil
 }
 
+func (x *Outputs) GetPublish() string {
+	if x != nil {
+		return x.Publish
+	}
+	return ""
+}
+
+func (x *Outputs) GetSealedAttempt() uint32 {
+	if x != nil {
+		return x.SealedAttempt
+	}
+	return 0
+}
+
+func (x *Outputs) GetSealedDigest() []byte {
+	if x != nil {
+		return x.SealedDigest
+	}
+	return nil
+}
+
 type SealResultRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -2865,6 +2898,7 @@ type SealResultRequest struct {
 	Bytes         uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Node          string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
 	Session       uint64                 `protobuf:"varint,8,opt,name=session,proto3" json:"session,omitempty"`
+	Published     bool                   `protobuf:"varint,9,opt,name=published,proto3" json:"published,omitempty"` // the result that stands sealed is published; the run is over
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2953,6 +2987,13 @@ func (x *SealResultRequest) GetSession() uint64 {
 		return x.Session
 	}
 	return 0
+}
+
+func (x *SealResultRequest) GetPublished() bool {
+	if x != nil {
+		return x.Published
+	}
+	return false
 }
 
 type SealResultResponse struct {
@@ -4486,10 +4527,11 @@ const file_wire_proto_rawDesc = "" +
 	"\rsplit_attempt\x18\x05 \x01(\rR\fsplitAttempt\x12'\n" +
 	"\x0fmanifest_digest\x18\x06 \x01(\fR\x0emanifestDigest\x12!\n" +
 	"\fimage_digest\x18\a \x01(\tR\vimageDigest\x12\x1a\n" +
-	"\bpriority\x18\b \x01(\rR\bpriority\"2\n" +
+	"\bpriority\x18\b \x01(\rR\bpriority\"T\n" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
-	"\x06delete\x18\x02 \x01(\bR\x06delete\"\xd0\x01\n" +
+	"\x06delete\x18\x02 \x01(\bR\x06delete\x12 \n" +
+	"\vunpublished\x18\x03 \x01(\tR\vunpublished\"\xd0\x01\n" +
 	"\rManifestChunk\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12#\n" +
 	"\rsplit_attempt\x18\x02 \x01(\rR\fsplitAttempt\x12\x1a\n" +
@@ -4543,7 +4585,7 @@ const file_wire_proto_rawDesc = "" +
 	"generation\x12#\n" +
 	"\rmerge_attempt\x18\x03 \x01(\rR\fmergeAttempt\x12\x12\n" +
 	"\x04from\x18\x04 \x01(\rR\x04from\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node\"\xf7\x01\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\xdd\x02\n" +
 	"\aOutputs\x12\x1c\n" +
 	"\tpartition\x18\x01 \x03(\rR\tpartition\x12\x18\n" +
 	"\aattempt\x18\x02 \x03(\rR\aattempt\x12\x12\n" +
@@ -4555,7 +4597,10 @@ const file_wire_proto_rawDesc = "" +
 	"\x06tokens\x18\b \x03(\fR\x06tokens\x12\x17\n" +
 	"\amade_by\x18\t \x03(\rR\x06madeBy\x12\x17\n" +
 	"\amade_as\x18\n" +
-	" \x03(\rR\x06madeAs\"\xdc\x01\n" +
+	" \x03(\rR\x06madeAs\x12\x18\n" +
+	"\apublish\x18\v \x01(\tR\apublish\x12%\n" +
+	"\x0esealed_attempt\x18\f \x01(\rR\rsealedAttempt\x12#\n" +
+	"\rsealed_digest\x18\r \x01(\fR\fsealedDigest\"\xfa\x01\n" +
 	"\x11SealResultRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -4566,7 +4611,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x05files\x18\x05 \x01(\x04R\x05files\x12\x14\n" +
 	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04node\x18\a \x01(\tR\x04node\x12\x18\n" +
-	"\asession\x18\b \x01(\x04R\asession\"F\n" +
+	"\asession\x18\b \x01(\x04R\asession\x12\x1c\n" +
+	"\tpublished\x18\t \x01(\bR\tpublished\"F\n" +
 	"\x12SealResultResponse\x120\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x16.sheaf.wire.v1.VerdictR\averdict\"T\n" +
 	"\x12ReadSecretsRequest\x12\x10\n" +

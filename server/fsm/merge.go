@@ -7,7 +7,8 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// sealResult is the point of no return: the run's result stands, and the run is over.
+// sealResult is the point of no return: the run's result stands. The run is over, unless its result
+// is published: then it is over when whoever merges says for the second time that it is.
 func (s *step) sealResult(c *SealResult) error {
 	k := c.Request
 	if k == nil || len(k.Digest) != len(table.Digest{}) {
@@ -19,12 +20,18 @@ func (s *step) sealResult(c *SealResult) error {
 		return s.noRun(k.Run)
 	}
 	n := s.Node(sheaf.NodeID(k.Node))
+	if k.Published {
+		return s.publishedResult(r, n, k)
+	}
 	switch {
-	case r.Merge.Done && r.Merge.Attempt == k.MergeAttempt:
+	case r.Result.Sealed && r.Result.Attempt == k.MergeAttempt:
 		if r.Result.Digest != table.Digest(k.Digest) {
 			return refuse(sheaf.Conflict, "merge attempt %d of run %s is sealed with another digest", k.MergeAttempt, k.Run)
 		}
 		s.reply.Verdict = wire.Verdict_VERDICT_ALREADY
+		return nil
+	case r.Result.Publishing:
+		s.reply.Verdict = wire.Verdict_VERDICT_SUPERSEDED
 		return nil
 	case r.Status == sheaf.RunCancelled:
 		s.reply.Verdict = wire.Verdict_VERDICT_CANCELLED
@@ -37,8 +44,37 @@ func (s *step) sealResult(c *SealResult) error {
 		return nil
 	}
 	row := r.Change()
+	row.Result = state.Result{Sealed: true, Attempt: k.MergeAttempt, Node: n.Number, Digest: table.Digest(k.Digest), Files: k.Files, Bytes: k.Bytes, Published: r.Result.Published}
+	s.reply.Verdict = wire.Verdict_VERDICT_COMMITTED
+	if r.Publishes() {
+		row.Result.Publishing, row.DeadlineMs = true, 0
+		return nil
+	}
 	row.Merge.Active, row.Merge.Done = false, true
-	row.Result = state.Result{Sealed: true, Attempt: k.MergeAttempt, Node: n.Number, Digest: table.Digest(k.Digest), Files: k.Files, Bytes: k.Bytes}
+	s.conclude(r)
+	return nil
+}
+
+// publishedResult ends a run whose sealed result is published. Whoever holds the valid merge
+// attempt says so, which may be a later one than that which sealed.
+func (s *step) publishedResult(r *state.RunTxn, n *state.Node, k *wire.SealResultRequest) error {
+	switch {
+	case !r.Result.Sealed || r.Generation != k.Generation || r.Result.Digest != table.Digest(k.Digest):
+		s.reply.Verdict = wire.Verdict_VERDICT_SUPERSEDED
+		return nil
+	case r.Result.Published && r.Merge.Done:
+		s.reply.Verdict = wire.Verdict_VERDICT_ALREADY
+		return nil
+	case !r.Result.Publishing || n == nil || !r.Merge.Valid(k.MergeAttempt, n.Number):
+		s.reply.Verdict = wire.Verdict_VERDICT_SUPERSEDED
+		return nil
+	case n.Session != k.Session:
+		s.reply.Verdict = wire.Verdict_VERDICT_RESEND
+		return nil
+	}
+	row := r.Change()
+	row.Merge.Active, row.Merge.Done = false, true
+	row.Result.Publishing, row.Result.Published = false, true
 	s.reply.Verdict = wire.Verdict_VERDICT_COMMITTED
 	s.conclude(r)
 	return nil
@@ -62,6 +98,8 @@ func (s *step) invalidateOutput(c *InvalidateOutput) error {
 		return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + o.Run + " is " + string(r.Status), Hint: "agent job retry -lost " + o.Run}
 	case r.Partitions == nil:
 		return refuse(sheaf.Conflict, "run %s has no partitions yet", o.Run)
+	case r.Result.Publishing:
+		return refuse(sheaf.Conflict, "the result of run %s is sealed, and is being published", o.Run)
 	}
 	t := r.Table()
 	for i, first := range o.First {

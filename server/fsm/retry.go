@@ -50,7 +50,7 @@ func (s *step) retryRun(c *RetryRun) error {
 	}
 	remerge := false
 	if s.reply.Partitions == 0 {
-		remerge = c.Which == RetryRun_WHICH_FAILED && r.Status.Terminal() && r.Status != sheaf.RunSucceeded && r.HasOutputs() && !r.Result.Sealed
+		remerge = c.Which == RetryRun_WHICH_FAILED && r.Status.Terminal() && r.Status != sheaf.RunSucceeded && r.HasOutputs() && (!r.Result.Sealed || r.Job.Publish != nil && !r.Result.Published)
 		if !remerge {
 			return nothingAgain(r, c)
 		}
@@ -202,7 +202,7 @@ func (s *step) begin(r *state.RunTxn) *state.Run {
 	row.Generation++
 	row.Stop, row.Error, row.EndedMs, row.DeadlineMs = state.StopNone, "", 0, 0
 	row.Prepare, row.Lost = nil, nil
-	row.Result = state.Result{}
+	row.Result = state.Result{Published: row.Result.Published}
 	row.Merge = state.Exec{Fence: row.Merge.Fence}
 	return row
 }

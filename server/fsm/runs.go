@@ -63,13 +63,14 @@ func (s *step) registerJob(c *RegisterJob) error {
 	return nil
 }
 
-// cancelRun ends a run at once. One that is over stays what it is.
+// cancelRun ends a run at once. One that is over stays what it is, and so does one whose
+// result is sealed: all that is left is to publish it.
 func (s *step) cancelRun(c *CancelRun) error {
 	r := s.Run(sheaf.RunID(c.Run))
 	if r == nil {
 		return s.noRun(c.Run)
 	}
-	if !r.Status.Terminal() {
+	if !r.Status.Terminal() && !r.Result.Publishing {
 		r.Change().Stop = state.StopCancelled
 		s.finish(r, sheaf.RunCancelled, "")
 	}
@@ -104,7 +105,7 @@ func (s *step) deleteRun(c *DeleteRun) error {
 }
 
 func (s *step) bury(r *state.RunTxn) error {
-	s.Txn.DeleteRun(r, &state.Tombstone{Run: r.ID, DeletedMs: s.TimeMs()})
+	s.Txn.DeleteRun(r, &state.Tombstone{Run: r.ID, DeletedMs: s.TimeMs(), Unpublished: r.Unpublished()})
 	if err := s.Chunks().Delete(r.ID, 0); err != nil {
 		return fmt.Errorf("delete its manifest: %w", err)
 	}
@@ -140,7 +141,7 @@ func (s *step) setImageDigest(c *SetImageDigest) error {
 // stop ends all of a run's partitions at once, and fails it. An empty why
 // is made from the failures. What is committed is still merged.
 func (s *step) stop(r *state.RunTxn, reason state.StopReason, why string) {
-	if r.Stop != state.StopNone || r.Status.Terminal() {
+	if r.Stop != state.StopNone || r.Status.Terminal() || r.Result.Publishing {
 		return
 	}
 	row := r.Change()
@@ -192,6 +193,7 @@ func (s *step) conclude(r *state.RunTxn) {
 func (s *step) finish(r *state.RunTxn, status sheaf.RunStatus, why string) {
 	row := r.Change()
 	row.Status, row.Error, row.EndedMs, row.DeadlineMs = status, why, s.TimeMs(), 0
+	row.Result.Publishing = false
 	row.Split.Drop()
 	row.Merge.Drop()
 	s.dropBackups(r)

@@ -179,7 +179,17 @@ func (s *script) show(id string) string {
 		if n := snap.NodeByNumber(r.Result.Node); n != nil {
 			on = n.ID
 		}
-		fmt.Fprintf(&b, "result of merge %d on %s\n", r.Result.Attempt, on)
+		fmt.Fprintf(&b, "result of merge %d on %s", r.Result.Attempt, on)
+		if r.Result.Publishing {
+			b.WriteString(", being published")
+		}
+		if r.Result.Published {
+			b.WriteString(", published")
+		}
+		b.WriteString("\n")
+	}
+	if to := r.Unpublished(); to != "" {
+		fmt.Fprintf(&b, "more than the result may lie in %s\n", to)
 	}
 	if n := snap.Unreached(r); n > 0 {
 		fmt.Fprintf(&b, "unreached: %d\n", n)
@@ -236,6 +246,8 @@ func jobJSON(t *testing.T, options []string) []byte {
 			job[k] = map[string]any{"glob": "/*", "batch_size": 1}
 		case "allow_empty":
 			job["split"].(map[string]any)[k] = true
+		case "publish":
+			job["publish"] = map[string]any{"to": "s3://b/p"}
 		case "outputs":
 			outputs = append(outputs, map[string]any{"name": "out", "path": "/out", "merge": sheaf.MergeUnion, "on_conflict": sheaf.ConflictError})
 		default:

@@ -20,14 +20,14 @@ import (
 //	node N [boot=B]                register
 //	joined N                       the session is reconciled
 //	lost N · eligible N true|false
-//	job R [count=3] [attempts=3] [tolerate=0] [stop_after=1] [timeout=10s] [delay=0s] [exit=2:fail_job] [split] [allow_empty] [outputs]
+//	job R [count=3] [attempts=3] [tolerate=0] [stop_after=1] [timeout=10s] [delay=0s] [exit=2:fail_job] [split] [allow_empty] [outputs] [publish]
 //	      [held] [rerun] [reuse] [env=V] [ops] [only=NODES] [after=R,…] [parallelism=N] [coefficient=N]
 //	place R N 0-2 [backup] · split R N · merge R N
 //	result R N[@SESSION] 0@1=ok 1@1=exit:2 2@1=lost 3@1=prepare [kind=split|merge]
 //	free N R 0@1 … · gone N R 0@1 …  release
 //	cancel R · retry R failed|lost|1,3-4 · invalidate R 0@1 …
 //	chunk R N ATTEMPT SEQ FIRST COUNT [TEXT] · seal R N ATTEMPT CHUNKS PARTITIONS
-//	sealed R N ATTEMPT [TEXT]      seal the result
+//	sealed R N ATTEMPT [TEXT]      seal the result · published R N ATTEMPT [TEXT]
 //	secret put|grant|reseal|delete NAMESPACE NAME [SEALED] [JOB…]  grant takes no value
 //	prepare-failed R N [invalid] · image R DIGEST · delete R · reap R
 //	change R [held=true|false] [priority=N] [parallelism=N]
@@ -166,10 +166,13 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 	case "seal":
 		return &fsm.Command{Body: &fsm.Command_SealManifest{SealManifest: &fsm.SealManifest{Seal: &wire.ManifestSeal{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
 			SplitAttempt: number(arg(3)), Chunks: number(arg(4)), Partitions: number(arg(5)), Root: s.root(arg(4))}}}}
-	case "sealed":
+	case "sealed", "published":
 		d := sha256.Sum256([]byte(arg(4)))
-		return &fsm.Command{Body: &fsm.Command_SealResult{SealResult: &fsm.SealResult{Request: &wire.SealResultRequest{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
-			MergeAttempt: number(arg(3)), Digest: d[:], Files: 1, Bytes: 2}}}}
+		k := &wire.SealResultRequest{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), MergeAttempt: number(arg(3)), Digest: d[:], Files: 1, Bytes: 2}
+		if r := s.snap().Run(sheaf.RunID(arg(1))); f[0] == "published" && r != nil {
+			k.Published, k.Generation = true, r.Generation
+		}
+		return &fsm.Command{Body: &fsm.Command_SealResult{SealResult: &fsm.SealResult{Request: k}}}
 	case "acl":
 		return &fsm.Command{Body: &fsm.Command_WriteAcl{WriteAcl: s.writeACL(f[1:])}}
 	case "namespace":

@@ -97,7 +97,16 @@ func (t *Term) request(snap *state.Snapshot, r *state.Run, need state.Need, nowM
 		req.Kind, kind = scheduler.Split, wire.Kind_KIND_SPLIT
 	case need.Merge:
 		req.Kind, kind = scheduler.Merge, wire.Kind_KIND_MERGE
-		if snap.Unreached(r) > 0 {
+		if r.Publishes() || r.Result.Publishing {
+			req.Publish = r.Job.Publish.To
+		}
+		if r.Result.Publishing {
+			req.Wrote = forgotten
+			if n := snap.NodeByNumber(r.Result.Node); n != nil {
+				req.Wrote = n.ID
+			}
+		}
+		if snap.Unreached(r) > 0 && !r.Result.Publishing {
 			return req, kind, false // keepOutputs decides: the node comes back, or they are made again
 		}
 	case need.Ready > 0:

@@ -49,7 +49,7 @@ func (t *Term) Explain(snap *state.Snapshot, r *state.Run) (scheduler.Explanatio
 		waits = append(waits, fmt.Sprintf("some of it waits %v before it is tried again", t.clock.until(need.NextMs).Round(time.Second)))
 	}
 	if r.Status == sheaf.RunMerging && !r.Merge.Active {
-		if n := snap.Unreached(r); n > 0 {
+		if n := snap.Unreached(r); n > 0 && !r.Result.Publishing {
 			waits = append(waits, fmt.Sprintf("%d outputs lie on nodes that are down: the merge waits for them to come back, and after %v they are made again", n, t.OutputsGrace))
 		}
 	}

@@ -61,14 +61,14 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 	case *fsm.Command_DeleteRun:
 		for _, id := range append([]string{b.DeleteRun.Run}, b.DeleteRun.More...) {
 			if stone := snap.Tombstone(sheaf.RunID(id)); stone != nil {
-				t.history.bury(stone.Run, stone.DeletedMs)
+				t.history.bury(stone)
 				t.runChanged(stone.Run)
 			}
 		}
 	case *fsm.Command_WriteNamespace:
 		if b.WriteNamespace.Delete { // runs that were over went with it
 			for stone := range snap.Tombstones() {
-				t.history.bury(stone.Run, stone.DeletedMs)
+				t.history.bury(stone)
 			}
 			poke(t.reap)
 		}

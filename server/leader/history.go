@@ -27,9 +27,10 @@ type finished struct {
 
 // grave is a tombstone, with the nodes that have not confirmed the deletion.
 type grave struct {
-	run       sheaf.RunID
-	deletedMs int64
-	waits     map[sheaf.NodeID]bool
+	run         sheaf.RunID
+	unpublished string // of state.Tombstone
+	deletedMs   int64
+	waits       map[sheaf.NodeID]bool
 }
 
 func newHistory(snap *state.Snapshot) *history {
@@ -41,7 +42,7 @@ func newHistory(snap *state.Snapshot) *history {
 	}
 	slices.SortStableFunc(h.order, func(a, b finished) int { return cmp.Compare(a.endedMs, b.endedMs) })
 	for stone := range snap.Tombstones() {
-		h.bury(stone.Run, stone.DeletedMs)
+		h.bury(stone)
 	}
 	slices.SortStableFunc(h.graves, func(a, b *grave) int { return cmp.Compare(a.deletedMs, b.deletedMs) })
 	return h
@@ -92,13 +93,13 @@ func (h *history) due(nowMs int64, keep int, age, least time.Duration, most int)
 }
 
 // bury notes a tombstone; those that are there already stay as they are.
-func (h *history) bury(run sheaf.RunID, deletedMs int64) {
+func (h *history) bury(stone *state.Tombstone) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.ended, run)
-	if h.of[run] == nil {
-		g := &grave{run: run, deletedMs: deletedMs}
-		h.of[run] = g
+	delete(h.ended, stone.Run)
+	if h.of[stone.Run] == nil {
+		g := &grave{run: stone.Run, unpublished: stone.Unpublished, deletedMs: stone.DeletedMs}
+		h.of[stone.Run] = g
 		h.graves = append(h.graves, g)
 	}
 }

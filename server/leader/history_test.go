@@ -53,7 +53,7 @@ func TestDue(t *testing.T) {
 func TestTombstones(t *testing.T) {
 	h := ended(0)
 	for _, id := range []sheaf.RunID{"a", "b", "c"} {
-		h.bury(id, 0)
+		h.bury(&state.Tombstone{Run: id, DeletedMs: 0})
 	}
 	late := int64(time.Hour / time.Millisecond)
 	if runs, _ := h.forgotten(late, time.Minute, 9); len(runs) != 0 {

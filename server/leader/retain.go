@@ -130,7 +130,7 @@ func (t *Term) tellDeleted() {
 		waits := map[sheaf.NodeID]bool{}
 		t.history.told(g, waits)
 		for n := range snap.Nodes() {
-			if n.Status == sheaf.NodeReady && t.history.tell(g, n.ID) && !t.hub.DeleteOutputs(n.ID, g.run) {
+			if n.Status == sheaf.NodeReady && t.history.tell(g, n.ID) && !t.hub.DeleteOutputs(n.ID, g.run, g.unpublished) {
 				t.history.confirmed(n.ID, []string{string(g.run)})
 			}
 		}
@@ -180,7 +180,7 @@ func (t *Term) remake(ctx context.Context) (next time.Duration, err error) {
 	snap := t.Store.Snapshot()
 	now := t.clock.nowMs()
 	for r := range snap.LiveRuns() {
-		if r.Status != sheaf.RunMerging || r.Merge.Done || r.Partitions == nil {
+		if r.Status != sheaf.RunMerging || r.Merge.Done || r.Result.Publishing || r.Partitions == nil {
 			continue
 		}
 		for _, c := range r.NodeCounts() {

@@ -18,23 +18,44 @@ type Input struct {
 func Inputs(j *sheaf.Job) []Input {
 	var in []Input
 	for _, i := range j.Inputs {
-		x := Input{What: fmt.Sprintf("input %q", i.Name)}
-		if u, err := url.Parse(i.Source); err == nil {
-			x.Scheme, x.Host, x.Path = u.Scheme, u.Host, path.Clean("/"+u.Path)
-			if x.Scheme == "https" { // whose hosts have ports, and are the same in capitals
-				x.Host = strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-			}
-		}
-		in = append(in, x)
+		in = append(in, inputOf(fmt.Sprintf("input %q", i.Name), i.Source))
 	}
 	return in
+}
+
+func inputOf(what, rawURL string) Input {
+	x := Input{What: what}
+	if u, err := url.Parse(rawURL); err == nil {
+		x.Scheme, x.Host, x.Path = u.Scheme, u.Host, path.Clean("/"+u.Path)
+		if x.Scheme == "https" { // whose hosts have ports, and are the same in capitals
+			x.Host = strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+		}
+	}
+	return x
+}
+
+// LacksPlace says what a node would need in order to publish below a URL; an empty code is nothing.
+func LacksPlace(n *sheaf.Node, to string) (Code, string) {
+	if _, ok := PlaceOf(n, to); ok {
+		return "", ""
+	}
+	return NoPlace, fmt.Sprintf("may not write to %s: nothing that its configuration makes writable holds it", to)
+}
+
+// PlaceOf is what of a node holds a URL and may be written.
+func PlaceOf(n *sheaf.Node, to string) (best sheaf.NodeSource, ok bool) {
+	return inputOf("result", to).find(n, func(s sheaf.NodeSource) bool { return s.Writable })
 }
 
 // SourceOf is the node's source that the input is read from. Of several
 // directories that hold a file, a shared one serves best.
 func (x Input) SourceOf(n *sheaf.Node) (best sheaf.NodeSource, ok bool) {
+	return x.find(n, func(sheaf.NodeSource) bool { return true })
+}
+
+func (x Input) find(n *sheaf.Node, does func(sheaf.NodeSource) bool) (best sheaf.NodeSource, ok bool) {
 	for _, s := range n.Sources {
-		if s.Scheme != x.Scheme || !x.liesIn(s) {
+		if s.Scheme != x.Scheme || !does(s) || !x.liesIn(s) {
 			continue
 		}
 		if !ok || s.Shared {

@@ -24,6 +24,7 @@ const (
 	Unhealthy  Code = "unhealthy_driver"
 	Constraint Code = "constraint"
 	NoSource   Code = "no_source" // cannot read an input
+	NoPlace    Code = "no_place"  // may not write where the result is published
 	CPU        Code = "cpu"       // the node is too small for one execution, in all
 	Memory     Code = "memory"
 	Disk       Code = "disk"

@@ -173,16 +173,17 @@ func (h *Hub) Connected(node sheaf.NodeID) bool {
 	return s != nil && s.open
 }
 
-// DeleteOutputs tells a node to delete what it keeps of a run. It reports
+// DeleteOutputs tells a node to delete what it keeps of a run, and what merges of it left below a URL
+// unpublished, where that is not empty and the node can write there. It reports
 // whether the node has a session to be told on.
-func (h *Hub) DeleteOutputs(node sheaf.NodeID, run sheaf.RunID) bool {
+func (h *Hub) DeleteOutputs(node sheaf.NodeID, run sheaf.RunID, unpublished string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.sessions[node]
 	if s == nil || !s.open {
 		return false
 	}
-	s.tell(&wire.FromServer{Body: &wire.FromServer_End{End: &wire.RunEnd{Run: string(run), Delete: true}}})
+	s.tell(&wire.FromServer{Body: &wire.FromServer_End{End: &wire.RunEnd{Run: string(run), Delete: true, Unpublished: unpublished}}})
 	return true
 }
 

@@ -235,6 +235,17 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		return &wire.Outputs{Token: h.token(&reader.Node, r.ID, nil)}
 	}
 	out := fresh()
+	if req.MergeAttempt != 0 && (r.Publishes() || r.Result.Publishing) {
+		out.Publish = r.Job.Publish.To
+		if r.Result.Publishing {
+			out.SealedAttempt, out.SealedDigest = r.Result.Attempt, r.Result.Digest[:]
+			return st.Send(out)
+		}
+		if err := st.Send(out); err != nil {
+			return err
+		}
+		out = fresh()
+	}
 	for i := int(req.From); i < r.Partitions.Len(); {
 		ranges := r.RangesFrom(sheaf.PartitionSucceeded, i, 1)
 		if len(ranges) == 0 {

@@ -228,7 +228,11 @@ func (s *session) catchUp(st stream, hello *wire.Hello, start []*wire.Executions
 	// it keeps and the log does not know.
 	for _, run := range hello.Kept {
 		if snap.Run(sheaf.RunID(run)) == nil {
-			s.tell(&wire.FromServer{Body: &wire.FromServer_End{End: &wire.RunEnd{Run: run, Delete: true}}})
+			end := &wire.RunEnd{Run: run, Delete: true}
+			if stone := snap.Tombstone(sheaf.RunID(run)); stone != nil {
+				end.Unpublished = stone.Unpublished
+			}
+			s.tell(&wire.FromServer{Body: &wire.FromServer_End{End: end}})
 		}
 	}
 	return nil

@@ -83,11 +83,27 @@ func refuse(r *Request, n *Node, wants *match.Requirement) (Code, string) {
 			return code, text
 		}
 	}
+	if r.Kind == Merge && r.Publish != "" {
+		if code, text := refusePlace(r, n); code != "" {
+			return code, text
+		}
+	}
 	switch {
 	case n.Refuses != "":
 		return Refusing, "takes no work at present: " + n.Refuses
 	case n.Blocked != "" && r.Kind == Partitions:
 		return Prepare, "could not prepare the task: " + n.Blocked
+	}
+	return "", ""
+}
+
+// refusePlace says why a node cannot publish the result.
+func refusePlace(r *Request, n *Node) (Code, string) {
+	if code, text := match.LacksPlace(n.Node, r.Publish); code != "" {
+		return code, text
+	}
+	if s, _ := match.PlaceOf(n.Node, r.Publish); !s.Shared && r.Wrote != "" && n.ID != r.Wrote {
+		return Pinned, fmt.Sprintf("the result was written by node %s, in a directory that is not shared", r.Wrote)
 	}
 	return "", ""
 }

@@ -109,3 +109,46 @@ func BenchmarkThousandNodes(b *testing.B) {
 		}
 	}
 }
+
+func writes(sources ...sheaf.NodeSource) func(*scheduler.Node) {
+	return func(n *scheduler.Node) {
+		for _, s := range sources {
+			s.Writable = true
+			n.Sources = append(n.Sources, s)
+		}
+	}
+}
+
+// TestMergePublishesWhereItMayWrite: a merge that publishes goes to a node that may write there; what was
+// written into a directory that is not shared is finished by the node that wrote it.
+func TestMergePublishesWhereItMayWrite(t *testing.T) {
+	own, shared := sheaf.NodeSource{Scheme: "file", Root: "/out"}, sheaf.NodeSource{Scheme: "file", Root: "/mnt", Shared: true}
+	bucket := sheaf.NodeSource{Scheme: "s3", Root: "results-*", Shared: true}
+	nodes := []scheduler.Node{
+		node("a", func(n *scheduler.Node) { n.Sources = []sheaf.NodeSource{bucket, own, shared} }), // reads only
+		node("b", writes(own)), node("c", writes(own, shared)), node("d", writes(bucket)),
+	}
+	for _, c := range []struct {
+		publish string
+		wrote   sheaf.NodeID
+		want    string
+		says    string
+	}{
+		{publish: "", want: "a"},
+		{publish: "s3://results-1/x", want: "d", says: "3 nodes: may not write to s3://results-1/x"},
+		{publish: "s3://other/x", says: "4 nodes: may not write to"},
+		{publish: "file:///out/x", want: "b"},
+		{publish: "file:///out/x", wrote: "c", want: "c", says: "written by node c"},
+		{publish: "file:///out/x", wrote: "gone", says: "written by node gone"},
+		{publish: "file:///mnt/x", wrote: "gone", want: "c"},
+	} {
+		plan := scheduler.Schedule(scheduler.Request{Job: job(), Kind: scheduler.Merge, Publish: c.publish, Wrote: c.wrote, Nodes: nodes})
+		got := ""
+		for _, p := range plan.Placements {
+			got += string(p.Node)
+		}
+		if got != c.want || !strings.Contains(plan.Explanation.Text(), c.says) {
+			t.Errorf("%q, written by %q, goes to %q, not %q: %s", c.publish, c.wrote, got, c.want, plan.Explanation.Text())
+		}
+	}
+}

@@ -55,6 +55,10 @@ type Request struct {
 	Bound []sheaf.NodeID
 	// Pin is the node whose listing of not shared files this run goes by; empty while there is none.
 	Pin sheaf.NodeID
+	// Publish is the URL below which the merge publishes the result; empty where it does not. Wrote
+	// is the node that wrote there what is sealed already, empty while nothing is.
+	Publish string
+	Wrote   sheaf.NodeID
 	// Nodes are all nodes, in any order that stays the same for the same state.
 	Nodes []Node
 }

@@ -146,6 +146,10 @@ type Result struct {
 	Digest  table.Digest `json:"digest"`
 	Files   uint64       `json:"files,omitempty"`
 	Bytes   uint64       `json:"bytes,omitempty"`
+	// Publishing says that the run is not over before the result is published, and Published that
+	// one is: that of this generation, or of an earlier one, since a run is published once.
+	Publishing bool `json:"publishing,omitempty"`
+	Published  bool `json:"published,omitempty"`
 }
 
 // PrepareMark says that preparing a run on a node failed.

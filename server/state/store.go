@@ -68,6 +68,10 @@ func (s *Store) reset(db *memdb.MemDB, m meta) {
 
 // Tombstone stands for a deleted run until its outputs are gone.
 type Tombstone struct {
+	// Unpublished is a URL below which merges of the run may have left what is no part
+	// of its published result; empty where nothing is.
+	Unpublished string `json:"unpublished,omitempty"`
+
 	Run       sheaf.RunID `json:"run"`
 	DeletedMs int64       `json:"deleted"` // cluster time
 }

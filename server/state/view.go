@@ -22,6 +22,22 @@ func (r *Run) Priority() int {
 	return r.Job.Priority
 }
 
+// Publishes reports whether the run's result, once sealed, is to be published: what a run that fails
+// leaves is merged all the same, but nobody shall take it for the whole.
+func (r *Run) Publishes() bool {
+	c := r.Counts()
+	return r.Job.Publish != nil && !r.Result.Published && r.Stop == StopNone && c.Failed+c.Cancelled <= r.Job.Failure.Tolerate.Of(c.Total)
+}
+
+// Unpublished is the URL below which merges of the run may have left what is no part of its published
+// result; empty where there can be nothing.
+func (r *Run) Unpublished() string {
+	if r.Job.Publish == nil || r.Merge.Fence == 0 || r.Merge.Fence == 1 && r.Result.Published {
+		return ""
+	}
+	return r.Job.Publish.To
+}
+
 // Bound is how many executions of the run may be under way at once, where
 // eligible nodes can take it; 0 is no bound.
 func (r *Run) Bound(eligible int) int {

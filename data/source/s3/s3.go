@@ -33,6 +33,7 @@ type Bucket struct {
 	SecretKey string
 	Token     string            // of temporary credentials
 	Transport http.RoundTripper // nil is the library's own
+	Writable  bool              // results of runs may be published there
 }
 
 const defaultEndpoint = "https://s3.amazonaws.com"
@@ -102,7 +103,8 @@ type bucketSource struct {
 	only   string // of a single object, its name behind the prefix
 }
 
-func open(b Bucket, bucket, key string) (source.Source, error) {
+// connect makes the client by which a bucket is reached. It asks nothing of the service.
+func connect(b Bucket, bucket string) (*minio.Client, error) {
 	endpoint := b.Endpoint
 	if endpoint == "" {
 		endpoint = defaultEndpoint
@@ -124,6 +126,14 @@ func open(b Bucket, bucket, key string) (source.Source, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reach bucket %q: %w", bucket, err)
+	}
+	return client, nil
+}
+
+func open(b Bucket, bucket, key string) (source.Source, error) {
+	client, err := connect(b, bucket)
+	if err != nil {
+		return nil, err
 	}
 	s := &bucketSource{client: client, bucket: bucket, prefix: key}
 	if key == "" || strings.HasSuffix(key, "/") {
