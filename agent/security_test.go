@@ -385,6 +385,28 @@ func TestSecuredCluster(t *testing.T) {
 		t.Fatalf("nodes, asked by way of a client: %+v, %v", nodes, err)
 	}
 
+	// An agent's log is had through any other, client or server, which is known by its certificate.
+	direct, err := api.New(api.Config{Address: server.HTTPAddress(), CACert: authority.CA()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer direct.Close()
+	for _, asked := range []*api.Client{c, direct} {
+		for _, name := range []string{"s1", "c1"} {
+			lines := 0
+			for _, err := range asked.Monitor(t.Context(), api.MonitorOptions{Agent: name}) {
+				if err != nil {
+					t.Errorf("the log of %s by way of %s: %v", name, asked.Address(), err)
+				}
+				lines++
+				break
+			}
+			if lines == 0 {
+				t.Errorf("the log of %s by way of %s says nothing", name, asked.Address())
+			}
+		}
+	}
+
 	key := func(text string) string {
 		k, err := gossip.ParseKey(text)
 		if err != nil {

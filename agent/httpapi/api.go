@@ -57,6 +57,8 @@ type Config struct {
 	// serves it, and that requests are passed on in no other way.
 	LeaderTLS *tls.Config
 	HTTPS     bool
+	// AgentTLS is how the HTTPS of the agent called name is reached, client or server; nil without keys.
+	AgentTLS func(name string) *tls.Config
 	// Log is this agent's, to be followed; nil lets nobody.
 	Log    *monitor.Log
 	Limits Limits

@@ -56,6 +56,16 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
+// transport reaches servers, or the one agent that is meant, with a connection for this request alone.
+func (u *upstream) transport() *http.Transport {
+	if u.to == nil || u.api.AgentTLS == nil {
+		return u.api.toLeader
+	}
+	t := newToLeader(u.api.AgentTLS(u.to.Name))
+	t.DisableKeepAlives = true
+	return t
+}
+
 func lost(m gossip.Member, sent bool, err error) error {
 	said := &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("pass the request on to %s at %s", m.Name, m.HTTP), Err: err, Hint: "try again"}
 	if sent {
@@ -147,7 +157,7 @@ func (u *upstream) try(r *http.Request, m gossip.Member) (resp *http.Response, s
 		defer close(ended)
 		u.watch(answered, m, func() { cancel(errMoved) })
 	}()
-	resp, err = u.api.toLeader.RoundTrip(out)
+	resp, err = u.transport().RoundTrip(out)
 	close(answered)
 	<-ended
 	if err != nil {

@@ -55,6 +55,14 @@ func (d Dialer) ServerTLS() *tls.Config {
 	return dialTLS(d.Keys, d.server)
 }
 
+// AgentTLS is for HTTPS to the agent called name; nil in plain text.
+func (d Dialer) AgentTLS(name string) *tls.Config {
+	if d.Keys == nil {
+		return nil
+	}
+	return dialTLS(d.Keys, func(id pki.Identity) error { return d.node(id, name) })
+}
+
 // server wants a server of this region.
 func (d Dialer) server(id pki.Identity) error {
 	if region := d.Keys.Identity().Region; id.Role != pki.Server || id.Region != region {
