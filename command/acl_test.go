@@ -26,6 +26,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 	hugeRules := write(t, filepath.Join(dir, "huge.hcl"), strings.Repeat("# rules\n", 10_000))
 	job := write(t, filepath.Join(dir, "job.hcl"), "job \"there\" {\n  count = 1\n  task \"t\" {\n    driver = \"mock\"\n    config {}\n  }\n}\n")
 
+	belongs := write(t, filepath.Join(dir, "belongs.hcl"), "job \"there\" {\n  namespace = \"team-a\"\n  count     = 1\n  task \"t\" {\n    driver = \"mock\"\n    config {}\n  }\n}\n")
+
 	type step struct {
 		name, token string
 		args        []string
@@ -75,6 +77,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		step{"a token that is too weak", ours, []string{"acl", "token", "list"}, 1, "", "lacks manage-acl"},
 		step{"the wrong namespace", ours, []string{"job", "run", job}, 1, "", "lacks submit-jobs in namespace \"default\""},
 		step{"the right one", ours, []string{"-namespace", "team-a", "job", "run", "-id", "one", job}, 0, "", "one succeeded"},
+		step{"a job that says where it belongs", ours, []string{"job", "run", "-id", "inside", belongs}, 0, "", "agent job logs -namespace team-a inside"},
 		step{"a plan for it", ours, []string{"-namespace", "team-a", "job", "plan", job}, 0, "would run 1 partition", ""},
 		step{"its list", ours, []string{"-namespace", "team-a", "job", "list", "-q"}, 0, "one\n", ""},
 		step{"all lists", ours, []string{"-namespace", "*", "job", "list", "-q"}, 0, "one\n", ""},

@@ -54,3 +54,18 @@ func (e *env) inNamespace(job *sheaf.Job) {
 		job.Namespace = ns
 	}
 }
+
+// follow makes what the command asks from now on about the job's namespace, where its run is looked for.
+func (e *env) follow(job *sheaf.Job) {
+	if job.Namespace != sheaf.DefaultNamespace {
+		e.connect.Namespace = job.Namespace
+	}
+}
+
+// named is how the next command names a run: with the namespace, where the environment does not say it.
+func (e *env) named(run sheaf.RunID) string {
+	if ns := e.connect.Namespace; ns != "" && ns != "*" && ns != api.FromEnvironment().Namespace {
+		return "-namespace " + ns + " " + string(run)
+	}
+	return string(run)
+}

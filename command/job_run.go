@@ -45,6 +45,7 @@ func (e *env) jobRun() *cobra.Command {
 			}
 			if !f.local {
 				e.inNamespace(job)
+				e.follow(job)
 			}
 			if f.quick.print {
 				_, err := e.out.Write(jobspec.Write(job))
@@ -134,10 +135,10 @@ func (e *env) run(ctx context.Context, c *api.Client, job *sheaf.Job, f runFlags
 		}
 		fmt.Fprintln(e.out, got.Run.ID)
 		if f.hold {
-			e.hint("it is held; let it go: agent job release %s", got.Run.ID)
+			e.hint("it is held; let it go: agent job release %s", e.named(got.Run.ID))
 			return nil
 		}
-		e.hint("follow it: agent job status -watch %s", got.Run.ID)
+		e.hint("follow it: agent job status -watch %s", e.named(got.Run.ID))
 		return nil
 	}
 	if f.timeout > 0 {
@@ -147,7 +148,7 @@ func (e *env) run(ctx context.Context, c *api.Client, job *sheaf.Job, f runFlags
 	}
 	s, err := e.watch(ctx, c, string(got.Run.ID))
 	if ctx.Err() != nil {
-		fmt.Fprintf(e.err, "%s goes on.\n  come back:  agent job status -watch %s\n  stop it:    agent job stop %s\n", got.Run.ID, got.Run.ID, got.Run.ID)
+		fmt.Fprintf(e.err, "%s goes on.\n  come back:  agent job status -watch %s\n  stop it:    agent job stop %s\n", got.Run.ID, e.named(got.Run.ID), e.named(got.Run.ID))
 		if timedOut(ctx) {
 			return &outcome{code: ExitTimedOut, text: fmt.Sprintf("%s has not ended within %s", got.Run.ID, f.timeout)}
 		}
@@ -228,7 +229,7 @@ func (e *env) finish(ctx context.Context, c *api.Client, s sheaf.RunSummary, dir
 	}
 	e.conclude(e.err, s)
 	if dir == "" && s.Status == sheaf.RunSucceeded && !e.ephemeral {
-		e.hint("what it printed: agent job logs %s · all of the result: agent job results %s -o DIR", s.ID, s.ID)
+		e.hint("what it printed: agent job logs %s · all of the result: agent job results %s -o DIR", e.named(s.ID), e.named(s.ID))
 	}
 	return errors.Join(err, exitOf(s.RunStub))
 }
@@ -252,7 +253,7 @@ func (e *env) conclude(w io.Writer, s sheaf.RunSummary) {
 	}
 	e.failures(w, s)
 	if len(s.Failures) > 0 && !e.ephemeral {
-		e.hint("what they said:  agent job logs %s -failed\nwhy:             agent job explain %s/%d\nrun them again:  agent job retry %s -failed", s.ID, s.ID, s.Failures[0].Partitions[0].First, s.ID)
+		e.hint("what they said:  agent job logs %s -failed\nwhy:             agent job explain %s/%d\nrun them again:  agent job retry %s -failed", e.named(s.ID), e.named(s.ID), s.Failures[0].Partitions[0].First, e.named(s.ID))
 	}
 }
 
