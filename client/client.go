@@ -174,7 +174,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	w := worker.New(worker.Config{
 		Place:     sandbox.Place{NodeID: c.id, NodeName: c.cfg.Name, Region: c.cfg.Region, Datacenter: c.cfg.Datacenter, Attributes: fp.Attributes},
 		Resources: fp.Resources, Slots: c.cfg.Slots, Drivers: c.plugins(), DriverDir: filepath.Join(c.dir, "drivers"),
-		Store: st, Checkpoint: c.file, Spaces: spaces, Secrets: secret.NewFiles(string(c.id)), Sources: sources, Places: c.places(), TempDir: filepath.Join(c.dir, "tmp"),
+		Store: st, Checkpoint: c.file, Spaces: spaces, Secrets: secret.NewFiles(string(c.id)), Sources: sources, Places: c.places(), TempDir: filepath.Join(c.dir, "tmp"), Held: kept.Held,
 		Peer: peers.node, PeerAt: peers.at, Keys: keys, Logger: c.cfg.Logger,
 	})
 	h := &handler{Worker: w, client: c, fingerprint: fp}

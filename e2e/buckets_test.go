@@ -96,6 +96,24 @@ client {
 			t.Errorf("%s: %d objects were fetched again", glob, n)
 		}
 	}
+	// What it has of the bucket is a reason to place a run there.
+	gate := filepath.Join(t.TempDir(), "gate")
+	run := strings.TrimSpace(a.ok("job", "run", "-detach", "-q", jobspec(t, fmt.Sprintf(`job "gated" {
+  input "in" {
+    source = "s3://data/in/0/"
+    mount  = "/in"
+  }
+  task "wait" {
+    driver = "exec"
+    config {
+      command = "sh"
+      args    = ["-c", "until [ -e %s ]; do sleep 0.1; done"]
+    }
+  }
+}`, gate))))
+	await(t, "the node being preferred", func() bool { return strings.Contains(a.ok("job", "explain", run), "is preferred: it has") })
+	write(t, gate, "")
+	a.ok("job", "wait", run)
 	for source, says := range map[string]string{
 		"s3://data/nothing/": "matched nothing",
 		"s3://other/in/":     "s3",

@@ -184,7 +184,7 @@ func (a *API) explain(ctx context.Context, in *struct {
 	for _, s := range got.Summary {
 		out.Reasons = append(out.Reasons, api.Reason{What: s})
 	}
-	for _, reason := range got.Placement.Reasons {
+	for _, reason := range append(got.Placement.Reasons, got.Placement.Preferred[:min(len(got.Placement.Preferred), 8)]...) {
 		for i, id := range reason.Nodes {
 			if i == 8 {
 				out.Reasons = append(out.Reasons, api.Reason{What: fmt.Sprintf("the same on %d more nodes: %s", len(reason.Nodes)-i, reason.Text)})

@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sheaf-run/agent/client/execution"
@@ -178,7 +180,7 @@ func (w *Worker) pulse(now bool) {
 		return
 	}
 	w.up.sequence++
-	p := &wire.Pulse{Sequence: w.up.sequence, Rate: w.core.Rate(), Error: w.up.refused}
+	p := &wire.Pulse{Sequence: w.up.sequence, Rate: w.core.Rate(), Error: w.up.refused, Held: w.held()}
 	w.up.rates = map[sheaf.RunID]float64{}
 	for r := range w.core.Runs {
 		if !r.Active() {
@@ -189,6 +191,24 @@ func (w *Worker) pulse(now bool) {
 	}
 	w.up.pulsed, w.up.told = w.now, w.up.refused
 	w.send(&wire.FromClient{Body: &wire.FromClient_Pulse{Pulse: p}})
+}
+
+// maxOrigins bounds the origins that a pulse names: those with the most bytes.
+const maxOrigins = 64
+
+// held is what lies here of data from elsewhere.
+func (w *Worker) held() []*wire.Held {
+	if w.cfg.Held == nil {
+		return nil
+	}
+	var list []*wire.Held
+	for origin, bytes := range w.cfg.Held() {
+		list = append(list, &wire.Held{Origin: origin, Bytes: bytes})
+	}
+	slices.SortFunc(list, func(a, b *wire.Held) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Origin, b.Origin))
+	})
+	return list[:min(len(list), maxOrigins)]
 }
 
 func (w *Worker) ratesChanged() bool {

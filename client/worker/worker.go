@@ -60,6 +60,8 @@ type Config struct {
 	Sources    source.Config
 	Places     publish.Config
 	TempDir    string // for spools
+	// Held is what was fetched and lies here: bytes by origin. It may be nil.
+	Held func() map[string]int64
 	// Peer is the service of another node.
 	Peer func(id sheaf.NodeID) (client wire.NodesClient, done func(), err error)
 	// PeerAt is the service of the node at an address.

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -28,7 +29,8 @@ import (
 type Key struct {
 	Source   string // "" where Identity is a digest
 	Identity string
-	Size     int64 // bytes; [Unknown] where only what is fetched tells
+	Size     int64  // bytes; [Unknown] where only what is fetched tells
+	Origin   string // of sheaf.Origin; no part of what the content is
 }
 
 // Unknown is the size of a content that is not known before it was fetched.
@@ -65,6 +67,7 @@ type Cache struct {
 	files map[string]*file // by digest of the key
 	idle  *list.List       // of *file not in use, the most recently used first
 	bytes int64            // of all complete files
+	held  map[string]int64 // bytes of those with an origin, by it
 	stats Stats
 }
 
@@ -78,6 +81,7 @@ type Stats struct {
 // file is one file: being fetched, or complete.
 type file struct {
 	digest string
+	origin string
 	size   int64 // Unknown until it is complete, where the key does not say
 	uses   int
 	idle   *list.Element // nil while in use
@@ -85,9 +89,9 @@ type file struct {
 	err    error         // why it failed; it is forgotten then
 }
 
-// name is the file's name in the cache: the digest of its key, and the size, so
-// that a file that was cut is known.
-func (f *file) name() string { return f.digest + "-" + fmt.Sprint(f.size) }
+// name is the file's name in the cache: the digest of its key, the size, so
+// that a file that was cut is known, and where it was first fetched from.
+func (f *file) name() string { return f.digest + "-" + fmt.Sprint(f.size) + "-" + f.origin }
 
 // Open takes over a directory, which it makes if needed, with the files that lie
 // there from before. limit is in bytes.
@@ -103,7 +107,7 @@ func Open(dir string, limit int64) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the cache: %w", err)
 	}
-	c := &Cache{dir: dir, limit: limit, files: map[string]*file{}, idle: list.New()}
+	c := &Cache{dir: dir, limit: limit, files: map[string]*file{}, idle: list.New(), held: map[string]int64{}}
 	var found []os.FileInfo
 	for _, e := range entries {
 		info, err := e.Info()
@@ -113,8 +117,8 @@ func Open(dir string, limit int64) (*Cache, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open the cache: %w", err)
 		}
-		digest, size, ok := strings.Cut(e.Name(), "-")
-		if len(digest) != hex.EncodedLen(sha256.Size) || !ok || size != fmt.Sprint(info.Size()) || !info.Mode().IsRegular() {
+		parts := strings.Split(e.Name(), "-")
+		if len(parts) != 3 || len(parts[0]) != hex.EncodedLen(sha256.Size) || parts[1] != fmt.Sprint(info.Size()) || !info.Mode().IsRegular() {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 				return nil, fmt.Errorf("clean the cache: %w", err)
 			}
@@ -126,10 +130,11 @@ func Open(dir string, limit int64) (*Cache, error) {
 	done := make(chan struct{})
 	close(done)
 	for _, info := range found {
-		f := &file{digest: info.Name()[:hex.EncodedLen(sha256.Size)], size: info.Size(), ready: done}
+		parts := strings.Split(info.Name(), "-")
+		f := &file{digest: parts[0], origin: parts[2], size: info.Size(), ready: done}
 		f.idle = c.idle.PushFront(f)
 		c.files[f.digest] = f
-		c.bytes += f.size
+		c.count(f, f.size)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -148,7 +153,7 @@ func (c *Cache) Get(ctx context.Context, key Key, fetch Fetch) (path string, rel
 		c.mu.Lock()
 		f, mine := c.files[digest], false
 		if f == nil {
-			f, mine = &file{digest: digest, size: key.Size, ready: make(chan struct{})}, true
+			f, mine = &file{digest: digest, origin: key.Origin, size: key.Size, ready: make(chan struct{})}, true
 			c.files[digest] = f
 			c.stats.Misses++
 		} else if f.idle != nil {
@@ -183,7 +188,7 @@ func (c *Cache) Get(ctx context.Context, key Key, fetch Fetch) (path string, rel
 
 // fetch makes the file, and tells those who wait for it.
 func (c *Cache) fetch(ctx context.Context, f *file, fetch Fetch) {
-	size, err := c.write(ctx, f.digest, f.size, fetch)
+	size, err := c.write(ctx, f, fetch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(f.ready)
@@ -192,13 +197,24 @@ func (c *Cache) fetch(ctx context.Context, f *file, fetch Fetch) {
 		return
 	}
 	f.size = size
-	c.bytes += f.size
+	c.count(f, size)
 	f.err = c.evict()
 }
 
-// write fetches a content of size bytes, unless that is Unknown, and says how many came.
-func (c *Cache) write(ctx context.Context, digest string, size int64, fetch Fetch) (int64, error) {
-	path := filepath.Join(c.dir, digest)
+// count adds bytes that have come, or are gone where negative. The caller holds the lock.
+func (c *Cache) count(f *file, bytes int64) {
+	c.bytes += bytes
+	if f.origin == "" {
+		return
+	}
+	if c.held[f.origin] += bytes; c.held[f.origin] <= 0 {
+		delete(c.held, f.origin)
+	}
+}
+
+// write fetches the content of f, of its size unless that is Unknown, and says how many bytes came.
+func (c *Cache) write(ctx context.Context, f *file, fetch Fetch) (int64, error) {
+	path, size := filepath.Join(c.dir, f.digest), f.size
 	out, err := os.OpenFile(path+part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return 0, fmt.Errorf("write to the cache: %w", err)
@@ -214,7 +230,7 @@ func (c *Cache) write(ctx context.Context, digest string, size int64, fetch Fetc
 	// Tasks link to it, and several see the one file: nobody may write to it.
 	err = errors.Join(err, out.Chmod(0o444), out.Close())
 	if err == nil {
-		err = os.Rename(path+part, filepath.Join(c.dir, (&file{digest: digest, size: w.n}).name()))
+		err = os.Rename(path+part, filepath.Join(c.dir, (&file{digest: f.digest, origin: f.origin, size: w.n}).name()))
 	}
 	if err != nil {
 		return 0, errors.Join(err, os.Remove(path+part))
@@ -262,7 +278,7 @@ func (c *Cache) evictTo(limit int64) error {
 		}
 		c.idle.Remove(f.idle)
 		delete(c.files, f.digest)
-		c.bytes -= f.size
+		c.count(f, -f.size)
 		c.stats.Evicted++
 	}
 	return nil
@@ -282,6 +298,13 @@ func (c *Cache) Shrink(bytes int64) (gained int64, err error) {
 // when nobody uses it, and is then made again. It stays until release is called, once.
 func (c *Cache) Make(ctx context.Context, name string, make func(ctx context.Context, w io.Writer) error) (path string, release func(), err error) {
 	return c.Get(ctx, Key{Source: "made", Identity: name, Size: Unknown}, make)
+}
+
+// Held is how many bytes it has of each origin, of sheaf.Origin.
+func (c *Cache) Held() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.held)
 }
 
 // Stats counts since Open.

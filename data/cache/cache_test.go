@@ -196,3 +196,35 @@ func TestOpenTakesOverWhatIsWhole(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// What is held of each origin is known, also after a restart and as files go.
+func TestHeld(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Open(dir, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, origin := range []string{"aa", "bb", "aa", ""} {
+		k := key(fmt.Sprint(i), int64(10*(i+1)))
+		k.Origin = origin
+		_, release := c.mustGet(t, k, content(k.Size))
+		release()
+	}
+	if got := fmt.Sprint(c.Held()); got != "map[aa:40 bb:20]" {
+		t.Errorf("held %s", got)
+	}
+	if _, err := c.Shrink(1); err != nil { // the oldest, of 10 bytes
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := fmt.Sprint(c.Held()); got != "map[aa:30 bb:20]" {
+			t.Errorf("held %s", got)
+		}
+		if c, err = Open(dir, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Shrink(100); err != nil || len(c.Held()) != 0 {
+		t.Errorf("%v, %v", c.Held(), err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/sheaf-run/agent/data/source"
+	"github.com/sheaf-run/agent/sheaf"
 )
 
 // Source is a source whose files come by way of a cache.
@@ -25,7 +26,9 @@ func (s *Source) Fetch(ctx context.Context, rel, identity string) (host string, 
 	}
 	defer func() { _ = f.Close() }() // only read
 	e := f.Entry()
-	return s.Cache.Get(ctx, KeyOf(s.URL+"\x00"+rel, e.Identity(), e.Size), func(ctx context.Context, w io.Writer) error {
+	key := KeyOf(s.URL+"\x00"+rel, e.Identity(), e.Size)
+	key.Origin = sheaf.Origin(s.URL)
+	return s.Cache.Get(ctx, key, func(ctx context.Context, w io.Writer) error {
 		if _, err := io.Copy(w, under{ctx, f}); err != nil {
 			return fmt.Errorf("fetch %q: %w", rel, err)
 		}

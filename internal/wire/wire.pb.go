@@ -1311,6 +1311,7 @@ type Pulse struct {
 	Rate          float64                `protobuf:"fixed64,2,opt,name=rate,proto3" json:"rate,omitempty"` // partitions ended a second, lately
 	Runs          []*RunRate             `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`   // the same for each run under way here
 	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"` // why the client refuses work at present ("disk is full: …"), else empty
+	Held          []*Held                `protobuf:"bytes,5,rep,name=held,proto3" json:"held,omitempty"`   // what it has fetched and keeps; the origins with the most bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1373,6 +1374,66 @@ func (x *Pulse) GetError() string {
 	return ""
 }
 
+func (x *Pulse) GetHeld() []*Held {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+// Held is how much a node keeps of what comes from one place.
+type Held struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"` // of sheaf.Origin
+	Bytes         int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Held) Reset() {
+	*x = Held{}
+	mi := &file_wire_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Held) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Held) ProtoMessage() {}
+
+func (x *Held) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Held.ProtoReflect.Descriptor instead.
+func (*Held) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Held) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Held) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type RunRate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1384,7 +1445,7 @@ type RunRate struct {
 
 func (x *RunRate) Reset() {
 	*x = RunRate{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1457,7 @@ func (x *RunRate) String() string {
 func (*RunRate) ProtoMessage() {}
 
 func (x *RunRate) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1470,7 @@ func (x *RunRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRate.ProtoReflect.Descriptor instead.
 func (*RunRate) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RunRate) GetRun() string {
@@ -1446,7 +1507,7 @@ type PrepareResult struct {
 
 func (x *PrepareResult) Reset() {
 	*x = PrepareResult{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1519,7 @@ func (x *PrepareResult) String() string {
 func (*PrepareResult) ProtoMessage() {}
 
 func (x *PrepareResult) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1532,7 @@ func (x *PrepareResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResult.ProtoReflect.Descriptor instead.
 func (*PrepareResult) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PrepareResult) GetRun() string {
@@ -1523,7 +1584,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1596,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1609,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FromServer) GetBody() isFromServer_Body {
@@ -1715,7 +1776,7 @@ type Fetch struct {
 
 func (x *Fetch) Reset() {
 	*x = Fetch{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1788,7 @@ func (x *Fetch) String() string {
 func (*Fetch) ProtoMessage() {}
 
 func (x *Fetch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1801,7 @@ func (x *Fetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
 func (*Fetch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Fetch) GetId() uint64 {
@@ -1814,7 +1875,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +1887,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +1900,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Welcome) GetTerm() uint64 {
@@ -1897,7 +1958,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +1970,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +1983,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Lease) GetSequence() uint64 {
@@ -1951,7 +2012,7 @@ type TakeBack struct {
 
 func (x *TakeBack) Reset() {
 	*x = TakeBack{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2024,7 @@ func (x *TakeBack) String() string {
 func (*TakeBack) ProtoMessage() {}
 
 func (x *TakeBack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2037,7 @@ func (x *TakeBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeBack.ProtoReflect.Descriptor instead.
 func (*TakeBack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TakeBack) GetId() uint64 {
@@ -2024,7 +2085,7 @@ type RunSpec struct {
 
 func (x *RunSpec) Reset() {
 	*x = RunSpec{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2097,7 @@ func (x *RunSpec) String() string {
 func (*RunSpec) ProtoMessage() {}
 
 func (x *RunSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2110,7 @@ func (x *RunSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunSpec.ProtoReflect.Descriptor instead.
 func (*RunSpec) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunSpec) GetRun() string {
@@ -2120,7 +2181,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2193,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2206,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RunEnd) GetRun() string {
@@ -2186,7 +2247,7 @@ type ManifestChunk struct {
 
 func (x *ManifestChunk) Reset() {
 	*x = ManifestChunk{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2259,7 @@ func (x *ManifestChunk) String() string {
 func (*ManifestChunk) ProtoMessage() {}
 
 func (x *ManifestChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2272,7 @@ func (x *ManifestChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestChunk.ProtoReflect.Descriptor instead.
 func (*ManifestChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ManifestChunk) GetRun() string {
@@ -2289,7 +2350,7 @@ type ManifestSeal struct {
 
 func (x *ManifestSeal) Reset() {
 	*x = ManifestSeal{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2362,7 @@ func (x *ManifestSeal) String() string {
 func (*ManifestSeal) ProtoMessage() {}
 
 func (x *ManifestSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2375,7 @@ func (x *ManifestSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestSeal.ProtoReflect.Descriptor instead.
 func (*ManifestSeal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ManifestSeal) GetRun() string {
@@ -2400,7 +2461,7 @@ type PutManifestRequest struct {
 
 func (x *PutManifestRequest) Reset() {
 	*x = PutManifestRequest{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2473,7 @@ func (x *PutManifestRequest) String() string {
 func (*PutManifestRequest) ProtoMessage() {}
 
 func (x *PutManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2486,7 @@ func (x *PutManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManifestRequest.ProtoReflect.Descriptor instead.
 func (*PutManifestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PutManifestRequest) GetBody() isPutManifestRequest_Body {
@@ -2480,7 +2541,7 @@ type PutManifestResponse struct {
 
 func (x *PutManifestResponse) Reset() {
 	*x = PutManifestResponse{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +2553,7 @@ func (x *PutManifestResponse) String() string {
 func (*PutManifestResponse) ProtoMessage() {}
 
 func (x *PutManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +2566,7 @@ func (x *PutManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManifestResponse.ProtoReflect.Descriptor instead.
 func (*PutManifestResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PutManifestResponse) GetContiguous() uint32 {
@@ -2534,7 +2595,7 @@ type ReadManifestRequest struct {
 
 func (x *ReadManifestRequest) Reset() {
 	*x = ReadManifestRequest{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +2607,7 @@ func (x *ReadManifestRequest) String() string {
 func (*ReadManifestRequest) ProtoMessage() {}
 
 func (x *ReadManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +2620,7 @@ func (x *ReadManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadManifestRequest.ProtoReflect.Descriptor instead.
 func (*ReadManifestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadManifestRequest) GetRun() string {
@@ -2605,7 +2666,7 @@ type DataClaims struct {
 
 func (x *DataClaims) Reset() {
 	*x = DataClaims{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2678,7 @@ func (x *DataClaims) String() string {
 func (*DataClaims) ProtoMessage() {}
 
 func (x *DataClaims) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2691,7 @@ func (x *DataClaims) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataClaims.ProtoReflect.Descriptor instead.
 func (*DataClaims) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DataClaims) GetRun() string {
@@ -2681,7 +2742,7 @@ type ReadOutputsRequest struct {
 
 func (x *ReadOutputsRequest) Reset() {
 	*x = ReadOutputsRequest{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2754,7 @@ func (x *ReadOutputsRequest) String() string {
 func (*ReadOutputsRequest) ProtoMessage() {}
 
 func (x *ReadOutputsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2767,7 @@ func (x *ReadOutputsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputsRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadOutputsRequest) GetRun() string {
@@ -2769,7 +2830,7 @@ type Outputs struct {
 
 func (x *Outputs) Reset() {
 	*x = Outputs{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +2842,7 @@ func (x *Outputs) String() string {
 func (*Outputs) ProtoMessage() {}
 
 func (x *Outputs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +2855,7 @@ func (x *Outputs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outputs.ProtoReflect.Descriptor instead.
 func (*Outputs) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Outputs) GetPartition() []uint32 {
@@ -2905,7 +2966,7 @@ type SealResultRequest struct {
 
 func (x *SealResultRequest) Reset() {
 	*x = SealResultRequest{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2917,7 +2978,7 @@ func (x *SealResultRequest) String() string {
 func (*SealResultRequest) ProtoMessage() {}
 
 func (x *SealResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2930,7 +2991,7 @@ func (x *SealResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResultRequest.ProtoReflect.Descriptor instead.
 func (*SealResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SealResultRequest) GetRun() string {
@@ -3005,7 +3066,7 @@ type SealResultResponse struct {
 
 func (x *SealResultResponse) Reset() {
 	*x = SealResultResponse{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3017,7 +3078,7 @@ func (x *SealResultResponse) String() string {
 func (*SealResultResponse) ProtoMessage() {}
 
 func (x *SealResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3030,7 +3091,7 @@ func (x *SealResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResultResponse.ProtoReflect.Descriptor instead.
 func (*SealResultResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SealResultResponse) GetVerdict() Verdict {
@@ -3053,7 +3114,7 @@ type ReadSecretsRequest struct {
 
 func (x *ReadSecretsRequest) Reset() {
 	*x = ReadSecretsRequest{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3126,7 @@ func (x *ReadSecretsRequest) String() string {
 func (*ReadSecretsRequest) ProtoMessage() {}
 
 func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3139,7 @@ func (x *ReadSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ReadSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadSecretsRequest) GetRun() string {
@@ -3111,7 +3172,7 @@ type ReadSecretsResponse struct {
 
 func (x *ReadSecretsResponse) Reset() {
 	*x = ReadSecretsResponse{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3123,7 +3184,7 @@ func (x *ReadSecretsResponse) String() string {
 func (*ReadSecretsResponse) ProtoMessage() {}
 
 func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3136,7 +3197,7 @@ func (x *ReadSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ReadSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadSecretsResponse) GetSecrets() []*SecretValue {
@@ -3158,7 +3219,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3231,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3244,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SecretValue) GetName() string {
@@ -3217,7 +3278,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3290,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3303,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PreviewRequest) GetJobJson() []byte {
@@ -3273,7 +3334,7 @@ type PreviewReply struct {
 
 func (x *PreviewReply) Reset() {
 	*x = PreviewReply{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3346,7 @@ func (x *PreviewReply) String() string {
 func (*PreviewReply) ProtoMessage() {}
 
 func (x *PreviewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3298,7 +3359,7 @@ func (x *PreviewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewReply.ProtoReflect.Descriptor instead.
 func (*PreviewReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PreviewReply) GetBody() isPreviewReply_Body {
@@ -3357,7 +3418,7 @@ type PreviewTotal struct {
 
 func (x *PreviewTotal) Reset() {
 	*x = PreviewTotal{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3369,7 +3430,7 @@ func (x *PreviewTotal) String() string {
 func (*PreviewTotal) ProtoMessage() {}
 
 func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3382,7 +3443,7 @@ func (x *PreviewTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewTotal.ProtoReflect.Descriptor instead.
 func (*PreviewTotal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PreviewTotal) GetPartitions() uint32 {
@@ -3449,7 +3510,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3522,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3535,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReadLogRequest) GetRun() string {
@@ -3539,7 +3600,7 @@ type LogPiece struct {
 
 func (x *LogPiece) Reset() {
 	*x = LogPiece{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3551,7 +3612,7 @@ func (x *LogPiece) String() string {
 func (*LogPiece) ProtoMessage() {}
 
 func (x *LogPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3564,7 +3625,7 @@ func (x *LogPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPiece.ProtoReflect.Descriptor instead.
 func (*LogPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LogPiece) GetOffset() uint64 {
@@ -3610,7 +3671,7 @@ type ReadRecordsRequest struct {
 
 func (x *ReadRecordsRequest) Reset() {
 	*x = ReadRecordsRequest{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3622,7 +3683,7 @@ func (x *ReadRecordsRequest) String() string {
 func (*ReadRecordsRequest) ProtoMessage() {}
 
 func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3635,7 +3696,7 @@ func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadRecordsRequest) GetRun() string {
@@ -3698,7 +3759,7 @@ type ReadRecordsReply struct {
 
 func (x *ReadRecordsReply) Reset() {
 	*x = ReadRecordsReply{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3710,7 +3771,7 @@ func (x *ReadRecordsReply) String() string {
 func (*ReadRecordsReply) ProtoMessage() {}
 
 func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3723,7 +3784,7 @@ func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsReply.ProtoReflect.Descriptor instead.
 func (*ReadRecordsReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReadRecordsReply) GetPartition() uint32 {
@@ -3846,7 +3907,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3858,7 +3919,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3871,7 +3932,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReadFileRequest) GetRun() string {
@@ -3932,7 +3993,7 @@ type FilePiece struct {
 
 func (x *FilePiece) Reset() {
 	*x = FilePiece{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3944,7 +4005,7 @@ func (x *FilePiece) String() string {
 func (*FilePiece) ProtoMessage() {}
 
 func (x *FilePiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3957,7 +4018,7 @@ func (x *FilePiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilePiece.ProtoReflect.Descriptor instead.
 func (*FilePiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FilePiece) GetData() []byte {
@@ -3977,7 +4038,7 @@ type ReadResultRequest struct {
 
 func (x *ReadResultRequest) Reset() {
 	*x = ReadResultRequest{}
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3989,7 +4050,7 @@ func (x *ReadResultRequest) String() string {
 func (*ReadResultRequest) ProtoMessage() {}
 
 func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4002,7 +4063,7 @@ func (x *ReadResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResultRequest.ProtoReflect.Descriptor instead.
 func (*ReadResultRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{46}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReadResultRequest) GetRun() string {
@@ -4029,7 +4090,7 @@ type ResultPiece struct {
 
 func (x *ResultPiece) Reset() {
 	*x = ResultPiece{}
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4102,7 @@ func (x *ResultPiece) String() string {
 func (*ResultPiece) ProtoMessage() {}
 
 func (x *ResultPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4115,7 @@ func (x *ResultPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultPiece.ProtoReflect.Descriptor instead.
 func (*ResultPiece) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{47}
+	return file_wire_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ResultPiece) GetData() []byte {
@@ -4077,7 +4138,7 @@ type KeyringRequest struct {
 
 func (x *KeyringRequest) Reset() {
 	*x = KeyringRequest{}
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4089,7 +4150,7 @@ func (x *KeyringRequest) String() string {
 func (*KeyringRequest) ProtoMessage() {}
 
 func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4102,7 +4163,7 @@ func (x *KeyringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringRequest.ProtoReflect.Descriptor instead.
 func (*KeyringRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{48}
+	return file_wire_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *KeyringRequest) GetOperation() string {
@@ -4137,7 +4198,7 @@ type KeyringResponse struct {
 
 func (x *KeyringResponse) Reset() {
 	*x = KeyringResponse{}
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4149,7 +4210,7 @@ func (x *KeyringResponse) String() string {
 func (*KeyringResponse) ProtoMessage() {}
 
 func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4162,7 +4223,7 @@ func (x *KeyringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringResponse.ProtoReflect.Descriptor instead.
 func (*KeyringResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{49}
+	return file_wire_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *KeyringResponse) GetIds() []string {
@@ -4188,7 +4249,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4200,7 +4261,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4213,7 +4274,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{50}
+	return file_wire_proto_rawDescGZIP(), []int{51}
 }
 
 // StatsResponse says it.
@@ -4228,7 +4289,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_wire_proto_msgTypes[51]
+	mi := &file_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4240,7 +4301,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[51]
+	mi := &file_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4253,7 +4314,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{51}
+	return file_wire_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StatsResponse) GetLastContactMs() int64 {
@@ -4287,7 +4348,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_wire_proto_msgTypes[52]
+	mi := &file_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4299,7 +4360,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[52]
+	mi := &file_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4312,7 +4373,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{52}
+	return file_wire_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *LeaveRequest) GetServer() string {
@@ -4330,7 +4391,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_wire_proto_msgTypes[53]
+	mi := &file_wire_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4342,7 +4403,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[53]
+	mi := &file_wire_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4355,7 +4416,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{53}
+	return file_wire_proto_rawDescGZIP(), []int{54}
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -4462,12 +4523,16 @@ const file_wire_proto_rawDesc = "" +
 	"\x04kept\x18\a \x03(\tR\x04kept\"P\n" +
 	"\tTakenBack\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
-	"\adropped\x18\x02 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\adropped\"y\n" +
+	"\adropped\x18\x02 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\adropped\"\xa2\x01\n" +
 	"\x05Pulse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\x01R\x04rate\x12*\n" +
 	"\x04runs\x18\x03 \x03(\v2\x16.sheaf.wire.v1.RunRateR\x04runs\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"E\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12'\n" +
+	"\x04held\x18\x05 \x03(\v2\x13.sheaf.wire.v1.HeldR\x04held\"4\n" +
+	"\x04Held\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"E\n" +
 	"\aRunRate\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\x01R\x04rate\x12\x14\n" +
@@ -4763,7 +4828,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_wire_proto_goTypes = []any{
 	(Kind)(0),                   // 0: sheaf.wire.v1.Kind
 	(Verdict)(0),                // 1: sheaf.wire.v1.Verdict
@@ -4782,45 +4847,46 @@ var file_wire_proto_goTypes = []any{
 	(*Hello)(nil),               // 14: sheaf.wire.v1.Hello
 	(*TakenBack)(nil),           // 15: sheaf.wire.v1.TakenBack
 	(*Pulse)(nil),               // 16: sheaf.wire.v1.Pulse
-	(*RunRate)(nil),             // 17: sheaf.wire.v1.RunRate
-	(*PrepareResult)(nil),       // 18: sheaf.wire.v1.PrepareResult
-	(*FromServer)(nil),          // 19: sheaf.wire.v1.FromServer
-	(*Fetch)(nil),               // 20: sheaf.wire.v1.Fetch
-	(*Welcome)(nil),             // 21: sheaf.wire.v1.Welcome
-	(*Lease)(nil),               // 22: sheaf.wire.v1.Lease
-	(*TakeBack)(nil),            // 23: sheaf.wire.v1.TakeBack
-	(*RunSpec)(nil),             // 24: sheaf.wire.v1.RunSpec
-	(*RunEnd)(nil),              // 25: sheaf.wire.v1.RunEnd
-	(*ManifestChunk)(nil),       // 26: sheaf.wire.v1.ManifestChunk
-	(*ManifestSeal)(nil),        // 27: sheaf.wire.v1.ManifestSeal
-	(*PutManifestRequest)(nil),  // 28: sheaf.wire.v1.PutManifestRequest
-	(*PutManifestResponse)(nil), // 29: sheaf.wire.v1.PutManifestResponse
-	(*ReadManifestRequest)(nil), // 30: sheaf.wire.v1.ReadManifestRequest
-	(*DataClaims)(nil),          // 31: sheaf.wire.v1.DataClaims
-	(*ReadOutputsRequest)(nil),  // 32: sheaf.wire.v1.ReadOutputsRequest
-	(*Outputs)(nil),             // 33: sheaf.wire.v1.Outputs
-	(*SealResultRequest)(nil),   // 34: sheaf.wire.v1.SealResultRequest
-	(*SealResultResponse)(nil),  // 35: sheaf.wire.v1.SealResultResponse
-	(*ReadSecretsRequest)(nil),  // 36: sheaf.wire.v1.ReadSecretsRequest
-	(*ReadSecretsResponse)(nil), // 37: sheaf.wire.v1.ReadSecretsResponse
-	(*SecretValue)(nil),         // 38: sheaf.wire.v1.SecretValue
-	(*PreviewRequest)(nil),      // 39: sheaf.wire.v1.PreviewRequest
-	(*PreviewReply)(nil),        // 40: sheaf.wire.v1.PreviewReply
-	(*PreviewTotal)(nil),        // 41: sheaf.wire.v1.PreviewTotal
-	(*ReadLogRequest)(nil),      // 42: sheaf.wire.v1.ReadLogRequest
-	(*LogPiece)(nil),            // 43: sheaf.wire.v1.LogPiece
-	(*ReadRecordsRequest)(nil),  // 44: sheaf.wire.v1.ReadRecordsRequest
-	(*ReadRecordsReply)(nil),    // 45: sheaf.wire.v1.ReadRecordsReply
-	(*ReadFileRequest)(nil),     // 46: sheaf.wire.v1.ReadFileRequest
-	(*FilePiece)(nil),           // 47: sheaf.wire.v1.FilePiece
-	(*ReadResultRequest)(nil),   // 48: sheaf.wire.v1.ReadResultRequest
-	(*ResultPiece)(nil),         // 49: sheaf.wire.v1.ResultPiece
-	(*KeyringRequest)(nil),      // 50: sheaf.wire.v1.KeyringRequest
-	(*KeyringResponse)(nil),     // 51: sheaf.wire.v1.KeyringResponse
-	(*StatsRequest)(nil),        // 52: sheaf.wire.v1.StatsRequest
-	(*StatsResponse)(nil),       // 53: sheaf.wire.v1.StatsResponse
-	(*LeaveRequest)(nil),        // 54: sheaf.wire.v1.LeaveRequest
-	(*LeaveResponse)(nil),       // 55: sheaf.wire.v1.LeaveResponse
+	(*Held)(nil),                // 17: sheaf.wire.v1.Held
+	(*RunRate)(nil),             // 18: sheaf.wire.v1.RunRate
+	(*PrepareResult)(nil),       // 19: sheaf.wire.v1.PrepareResult
+	(*FromServer)(nil),          // 20: sheaf.wire.v1.FromServer
+	(*Fetch)(nil),               // 21: sheaf.wire.v1.Fetch
+	(*Welcome)(nil),             // 22: sheaf.wire.v1.Welcome
+	(*Lease)(nil),               // 23: sheaf.wire.v1.Lease
+	(*TakeBack)(nil),            // 24: sheaf.wire.v1.TakeBack
+	(*RunSpec)(nil),             // 25: sheaf.wire.v1.RunSpec
+	(*RunEnd)(nil),              // 26: sheaf.wire.v1.RunEnd
+	(*ManifestChunk)(nil),       // 27: sheaf.wire.v1.ManifestChunk
+	(*ManifestSeal)(nil),        // 28: sheaf.wire.v1.ManifestSeal
+	(*PutManifestRequest)(nil),  // 29: sheaf.wire.v1.PutManifestRequest
+	(*PutManifestResponse)(nil), // 30: sheaf.wire.v1.PutManifestResponse
+	(*ReadManifestRequest)(nil), // 31: sheaf.wire.v1.ReadManifestRequest
+	(*DataClaims)(nil),          // 32: sheaf.wire.v1.DataClaims
+	(*ReadOutputsRequest)(nil),  // 33: sheaf.wire.v1.ReadOutputsRequest
+	(*Outputs)(nil),             // 34: sheaf.wire.v1.Outputs
+	(*SealResultRequest)(nil),   // 35: sheaf.wire.v1.SealResultRequest
+	(*SealResultResponse)(nil),  // 36: sheaf.wire.v1.SealResultResponse
+	(*ReadSecretsRequest)(nil),  // 37: sheaf.wire.v1.ReadSecretsRequest
+	(*ReadSecretsResponse)(nil), // 38: sheaf.wire.v1.ReadSecretsResponse
+	(*SecretValue)(nil),         // 39: sheaf.wire.v1.SecretValue
+	(*PreviewRequest)(nil),      // 40: sheaf.wire.v1.PreviewRequest
+	(*PreviewReply)(nil),        // 41: sheaf.wire.v1.PreviewReply
+	(*PreviewTotal)(nil),        // 42: sheaf.wire.v1.PreviewTotal
+	(*ReadLogRequest)(nil),      // 43: sheaf.wire.v1.ReadLogRequest
+	(*LogPiece)(nil),            // 44: sheaf.wire.v1.LogPiece
+	(*ReadRecordsRequest)(nil),  // 45: sheaf.wire.v1.ReadRecordsRequest
+	(*ReadRecordsReply)(nil),    // 46: sheaf.wire.v1.ReadRecordsReply
+	(*ReadFileRequest)(nil),     // 47: sheaf.wire.v1.ReadFileRequest
+	(*FilePiece)(nil),           // 48: sheaf.wire.v1.FilePiece
+	(*ReadResultRequest)(nil),   // 49: sheaf.wire.v1.ReadResultRequest
+	(*ResultPiece)(nil),         // 50: sheaf.wire.v1.ResultPiece
+	(*KeyringRequest)(nil),      // 51: sheaf.wire.v1.KeyringRequest
+	(*KeyringResponse)(nil),     // 52: sheaf.wire.v1.KeyringResponse
+	(*StatsRequest)(nil),        // 53: sheaf.wire.v1.StatsRequest
+	(*StatsResponse)(nil),       // 54: sheaf.wire.v1.StatsResponse
+	(*LeaveRequest)(nil),        // 55: sheaf.wire.v1.LeaveRequest
+	(*LeaveResponse)(nil),       // 56: sheaf.wire.v1.LeaveResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	0,  // 0: sheaf.wire.v1.Executions.kind:type_name -> sheaf.wire.v1.Kind
@@ -4832,7 +4898,7 @@ var file_wire_proto_depIdxs = []int32{
 	2,  // 6: sheaf.wire.v1.FromClient.running:type_name -> sheaf.wire.v1.Executions
 	15, // 7: sheaf.wire.v1.FromClient.taken_back:type_name -> sheaf.wire.v1.TakenBack
 	16, // 8: sheaf.wire.v1.FromClient.pulse:type_name -> sheaf.wire.v1.Pulse
-	18, // 9: sheaf.wire.v1.FromClient.prepared:type_name -> sheaf.wire.v1.PrepareResult
+	19, // 9: sheaf.wire.v1.FromClient.prepared:type_name -> sheaf.wire.v1.PrepareResult
 	9,  // 10: sheaf.wire.v1.FromClient.lacking:type_name -> sheaf.wire.v1.Lacking
 	10, // 11: sheaf.wire.v1.FromClient.fetched:type_name -> sheaf.wire.v1.Fetched
 	13, // 12: sheaf.wire.v1.FromClient.deleted:type_name -> sheaf.wire.v1.Deleted
@@ -4844,60 +4910,61 @@ var file_wire_proto_depIdxs = []int32{
 	2,  // 18: sheaf.wire.v1.Hello.executing:type_name -> sheaf.wire.v1.Executions
 	2,  // 19: sheaf.wire.v1.Hello.finished:type_name -> sheaf.wire.v1.Executions
 	2,  // 20: sheaf.wire.v1.TakenBack.dropped:type_name -> sheaf.wire.v1.Executions
-	17, // 21: sheaf.wire.v1.Pulse.runs:type_name -> sheaf.wire.v1.RunRate
-	21, // 22: sheaf.wire.v1.FromServer.welcome:type_name -> sheaf.wire.v1.Welcome
-	24, // 23: sheaf.wire.v1.FromServer.run:type_name -> sheaf.wire.v1.RunSpec
-	2,  // 24: sheaf.wire.v1.FromServer.assign:type_name -> sheaf.wire.v1.Executions
-	2,  // 25: sheaf.wire.v1.FromServer.kill:type_name -> sheaf.wire.v1.Executions
-	23, // 26: sheaf.wire.v1.FromServer.take_back:type_name -> sheaf.wire.v1.TakeBack
-	5,  // 27: sheaf.wire.v1.FromServer.answers:type_name -> sheaf.wire.v1.Answers
-	22, // 28: sheaf.wire.v1.FromServer.lease:type_name -> sheaf.wire.v1.Lease
-	25, // 29: sheaf.wire.v1.FromServer.end:type_name -> sheaf.wire.v1.RunEnd
-	20, // 30: sheaf.wire.v1.FromServer.fetch:type_name -> sheaf.wire.v1.Fetch
-	2,  // 31: sheaf.wire.v1.Fetch.outputs:type_name -> sheaf.wire.v1.Executions
-	2,  // 32: sheaf.wire.v1.Welcome.kill:type_name -> sheaf.wire.v1.Executions
-	2,  // 33: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
-	26, // 34: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	27, // 35: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	2,  // 36: sheaf.wire.v1.DataClaims.outputs:type_name -> sheaf.wire.v1.Executions
-	1,  // 37: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
-	38, // 38: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
-	41, // 39: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
-	6,  // 40: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
-	8,  // 41: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
-	28, // 42: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
-	30, // 43: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
-	32, // 44: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
-	34, // 45: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
-	36, // 46: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
-	39, // 47: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
-	42, // 48: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
-	44, // 49: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
-	46, // 50: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
-	48, // 51: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
-	50, // 52: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
-	52, // 53: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
-	54, // 54: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
-	7,  // 55: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
-	19, // 56: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
-	29, // 57: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
-	26, // 58: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
-	33, // 59: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
-	35, // 60: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
-	37, // 61: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
-	40, // 62: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
-	43, // 63: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
-	45, // 64: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
-	47, // 65: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
-	49, // 66: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
-	51, // 67: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
-	53, // 68: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
-	55, // 69: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
-	55, // [55:70] is the sub-list for method output_type
-	40, // [40:55] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	18, // 21: sheaf.wire.v1.Pulse.runs:type_name -> sheaf.wire.v1.RunRate
+	17, // 22: sheaf.wire.v1.Pulse.held:type_name -> sheaf.wire.v1.Held
+	22, // 23: sheaf.wire.v1.FromServer.welcome:type_name -> sheaf.wire.v1.Welcome
+	25, // 24: sheaf.wire.v1.FromServer.run:type_name -> sheaf.wire.v1.RunSpec
+	2,  // 25: sheaf.wire.v1.FromServer.assign:type_name -> sheaf.wire.v1.Executions
+	2,  // 26: sheaf.wire.v1.FromServer.kill:type_name -> sheaf.wire.v1.Executions
+	24, // 27: sheaf.wire.v1.FromServer.take_back:type_name -> sheaf.wire.v1.TakeBack
+	5,  // 28: sheaf.wire.v1.FromServer.answers:type_name -> sheaf.wire.v1.Answers
+	23, // 29: sheaf.wire.v1.FromServer.lease:type_name -> sheaf.wire.v1.Lease
+	26, // 30: sheaf.wire.v1.FromServer.end:type_name -> sheaf.wire.v1.RunEnd
+	21, // 31: sheaf.wire.v1.FromServer.fetch:type_name -> sheaf.wire.v1.Fetch
+	2,  // 32: sheaf.wire.v1.Fetch.outputs:type_name -> sheaf.wire.v1.Executions
+	2,  // 33: sheaf.wire.v1.Welcome.kill:type_name -> sheaf.wire.v1.Executions
+	2,  // 34: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
+	27, // 35: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	28, // 36: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	2,  // 37: sheaf.wire.v1.DataClaims.outputs:type_name -> sheaf.wire.v1.Executions
+	1,  // 38: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
+	39, // 39: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
+	42, // 40: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
+	6,  // 41: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
+	8,  // 42: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
+	29, // 43: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
+	31, // 44: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
+	33, // 45: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
+	35, // 46: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
+	37, // 47: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
+	40, // 48: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
+	43, // 49: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
+	45, // 50: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
+	47, // 51: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
+	49, // 52: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
+	51, // 53: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
+	53, // 54: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
+	55, // 55: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
+	7,  // 56: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
+	20, // 57: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
+	30, // 58: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
+	27, // 59: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
+	34, // 60: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
+	36, // 61: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
+	38, // 62: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
+	41, // 63: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
+	44, // 64: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
+	46, // 65: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
+	48, // 66: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
+	50, // 67: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
+	52, // 68: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
+	54, // 69: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
+	56, // 70: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
+	56, // [56:71] is the sub-list for method output_type
+	41, // [41:56] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4917,7 +4984,7 @@ func file_wire_proto_init() {
 		(*FromClient_Deleted)(nil),
 		(*FromClient_Crowded)(nil),
 	}
-	file_wire_proto_msgTypes[17].OneofWrappers = []any{
+	file_wire_proto_msgTypes[18].OneofWrappers = []any{
 		(*FromServer_Welcome)(nil),
 		(*FromServer_Run)(nil),
 		(*FromServer_Assign)(nil),
@@ -4928,11 +4995,11 @@ func file_wire_proto_init() {
 		(*FromServer_End)(nil),
 		(*FromServer_Fetch)(nil),
 	}
-	file_wire_proto_msgTypes[26].OneofWrappers = []any{
+	file_wire_proto_msgTypes[27].OneofWrappers = []any{
 		(*PutManifestRequest_Chunk)(nil),
 		(*PutManifestRequest_Seal)(nil),
 	}
-	file_wire_proto_msgTypes[38].OneofWrappers = []any{
+	file_wire_proto_msgTypes[39].OneofWrappers = []any{
 		(*PreviewReply_PartitionJson)(nil),
 		(*PreviewReply_Total)(nil),
 	}
@@ -4942,7 +5009,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

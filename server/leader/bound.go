@@ -48,6 +48,6 @@ func (t *Term) opsRequest(snap *state.Snapshot, r *state.Run, most int, nowMs in
 			}
 		}
 	}
-	req.Nodes = slices.DeleteFunc(t.nodes(snap, r, nowMs), func(n scheduler.Node) bool { return !wanted[n.ID] })
+	req.Nodes = slices.DeleteFunc(t.nodes(snap, r.Job, r, nowMs), func(n scheduler.Node) bool { return !wanted[n.ID] })
 	return req
 }

@@ -122,7 +122,7 @@ func (t *Term) request(snap *state.Snapshot, r *state.Run, need state.Need, nowM
 	default:
 		return req, kind, false
 	}
-	req.Nodes = t.nodes(snap, r, nowMs)
+	req.Nodes = t.nodes(snap, r.Job, r, nowMs)
 	return req, kind, true
 }
 
@@ -196,8 +196,8 @@ func common(a, b sheaf.Ranges, yield func(sheaf.Range) bool) {
 	}
 }
 
-// nodes is how the nodes look to an evaluation of r; nil for a job that has no run.
-func (t *Term) nodes(snap *state.Snapshot, r *state.Run, nowMs int64) []scheduler.Node {
+// nodes is how the nodes look to an evaluation of r, a run of job; nil for a job that has no run.
+func (t *Term) nodes(snap *state.Snapshot, job *sheaf.Job, r *state.Run, nowMs int64) []scheduler.Node {
 	var list []scheduler.Node
 	index := map[uint32]int{}
 	for n := range snap.Nodes() {
@@ -219,9 +219,13 @@ func (t *Term) nodes(snap *state.Snapshot, r *state.Run, nowMs int64) []schedule
 			counts[c.Node] = c
 		}
 	}
+	from := origins(job)
 	for number, i := range index {
 		n := &list[i]
 		n.Refuses = t.track.refuses[n.ID]
+		for _, origin := range from {
+			n.Held += t.track.held[n.ID][origin]
+		}
 		if r == nil {
 			continue
 		}
@@ -234,6 +238,17 @@ func (t *Term) nodes(snap *state.Snapshot, r *state.Run, nowMs int64) []schedule
 		x := track.nodes[n.ID]
 		n.Slots, n.Succeeded, n.Failed = x.slots, x.succeeded, x.failed
 		n.Rate = max(x.reported, x.rate.over(now, 2))
+	}
+	return list
+}
+
+// origins are where a job's inputs come from, each once.
+func origins(job *sheaf.Job) []string {
+	var list []string
+	for _, in := range job.Inputs {
+		if o := sheaf.Origin(in.Source); o != "" && !slices.Contains(list, o) {
+			list = append(list, o)
+		}
 	}
 	return list
 }

@@ -29,7 +29,7 @@ func (t *Term) Obstacles(job *sheaf.Job) scheduler.Explanation {
 		kind = scheduler.Split
 	}
 	return scheduler.Schedule(scheduler.Request{
-		Job: job, Kind: kind, Ready: sheaf.Ranges{{First: 0, Last: 0}}, Nodes: t.nodes(snap, nil, t.clock.nowMs()),
+		Job: job, Kind: kind, Ready: sheaf.Ranges{{First: 0, Last: 0}}, Nodes: t.nodes(snap, job, nil, t.clock.nowMs()),
 	}).Explanation
 }
 
@@ -61,6 +61,9 @@ func (t *Term) Explain(snap *state.Snapshot, r *state.Run) (scheduler.Explanatio
 		plan := scheduler.Schedule(req)
 		explanation = plan.Explanation
 		waits = append(waits, obstacle(snap, r, req, plan)...)
+	} else if r.Status == sheaf.RunRunning { // all is placed: say at least what spoke for where it is
+		req := scheduler.Request{Job: r.Job, Nodes: t.nodes(snap, r.Job, r, now)}
+		explanation.Preferred = scheduler.Schedule(req).Explanation.Preferred
 	}
 	if n := r.UnderWay(); n > 0 && now-r.StartedMs > quietMs && t.track.measures(r.ID, time.Now()).Running.Len() == 0 {
 		waits = append(waits, fmt.Sprintf("%d of its executions are at nodes, and none has run there for long: they wait for room beside other work, are being made ready, or are short", n))

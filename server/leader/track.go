@@ -27,6 +27,8 @@ type tracker struct {
 	runs map[sheaf.RunID]*runTrack
 	// refuses says why a node takes no work at present.
 	refuses map[sheaf.NodeID]string
+	// held is what a node has fetched and keeps: bytes by origin.
+	held map[sheaf.NodeID]map[string]int64
 	// committed and failed count the results answered in this term.
 	committed, failed uint64
 }
@@ -53,7 +55,7 @@ type running struct {
 }
 
 func newTracker() *tracker {
-	return &tracker{runs: map[sheaf.RunID]*runTrack{}, refuses: map[sheaf.NodeID]string{}}
+	return &tracker{runs: map[sheaf.RunID]*runTrack{}, refuses: map[sheaf.NodeID]string{}, held: map[sheaf.NodeID]map[string]int64{}}
 }
 
 func (t *tracker) run(id sheaf.RunID) *runTrack {
@@ -136,6 +138,14 @@ func (t *tracker) pulse(node sheaf.NodeID, p *wire.Pulse) (anew bool, larger []s
 	} else {
 		t.refuses[node] = p.Error
 	}
+	delete(t.held, node)
+	if len(p.Held) > 0 {
+		held := make(map[string]int64, len(p.Held))
+		for _, x := range p.Held {
+			held[x.Origin] = x.Bytes
+		}
+		t.held[node] = held
+	}
 	for _, x := range p.Runs {
 		n := t.run(sheaf.RunID(x.Run)).node(node)
 		if int(x.Slots) > n.slots || x.Rate > n.reported*1.25 {
@@ -151,6 +161,7 @@ func (t *tracker) lost(node sheaf.NodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.refuses, node)
+	delete(t.held, node)
 	for _, r := range t.runs {
 		delete(r.nodes, node)
 		for p, x := range r.running {

@@ -63,7 +63,33 @@ func filter(r *Request) ([]candidate, Explanation) {
 	}
 	kept = pin(r, kept, in, &refused)
 	slices.SortFunc(kept, func(a, b candidate) int { return cmp.Compare(a.ID, b.ID) })
-	return kept, Explanation{Nodes: len(r.Nodes), Feasible: len(kept), Reasons: refused.reasons()}
+	return kept, Explanation{Nodes: len(r.Nodes), Feasible: len(kept), Reasons: refused.reasons(), Preferred: near(r, kept)}
+}
+
+// nearness is what having the run's data counts for, beside the job's own affinities. It is small:
+// work goes to a node that has to fetch rather than wait for one that is full.
+const nearness = 0.25
+
+// near prefers candidates on which data of the run lies already, by how much of it,
+// and says which these are.
+func near(r *Request, kept []candidate) []Reason {
+	if r.Kind != Partitions {
+		return nil
+	}
+	most := int64(0)
+	for i := range kept {
+		most = max(most, kept[i].Held)
+	}
+	var list []Reason
+	for i := range kept {
+		c := &kept[i]
+		if c.Held <= 0 {
+			continue
+		}
+		c.preference += nearness * float64(c.Held) / float64(most)
+		list = append(list, Reason{Code: Near, Text: "is preferred: it has " + sheaf.Size(c.Held).String() + " from where the run's inputs come from", Nodes: []sheaf.NodeID{c.ID}})
+	}
+	return list
 }
 
 // refuse says why a node cannot do the work, whatever else it has to do.

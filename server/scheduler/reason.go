@@ -31,6 +31,7 @@ const (
 	Refusing   Code = "refusing"       // the client said that it takes no work
 	Prepare    Code = "prepare_failed" // the image or module could not be made ready there
 	Full       Code = "full"           // fits, and has its share of this run already
+	Near       Code = "near"           // has data of the run: not why it takes no work, but why it does
 )
 
 // Reason is why one or more nodes take no further work of a run.
@@ -45,6 +46,8 @@ type Explanation struct {
 	Nodes    int      `json:"nodes"`    // known in all
 	Feasible int      `json:"feasible"` // could take the work, now or when space frees
 	Reasons  []Reason `json:"reasons,omitempty"`
+	// Preferred are nodes that get work before others, and why.
+	Preferred []Reason `json:"preferred,omitempty"`
 }
 
 // Placeable reports whether any node could take the work, now or later.

@@ -31,7 +31,8 @@ type Node struct {
 	Rate      float64 // executions of this run it ends a second, lately
 	Succeeded int     // executions of this run that ended there, lately
 	Failed    int
-	Committed int // outputs of this run that lie there
+	Committed int   // outputs of this run that lie there
+	Held      int64 // bytes there that were fetched from where this run's inputs come from
 }
 
 // Retry is partitions whose last try failed on a node.
@@ -82,7 +83,8 @@ type candidate struct {
 	*Node
 	slots int
 	limit string // what no more than slots would fit into: cpu, memory, disk or pids
-	// preference is how well it meets the job's affinities, from -1 to 1.
+	// preference is how well it meets the job's affinities, from -1 to 1, and a
+	// little more for data that lies there already.
 	preference float64
 
 	budget int // executions of this run that it may hold, queued ones included

@@ -98,6 +98,7 @@ func count(p scheduler.Plan) map[sheaf.NodeID]int {
 
 func TestSpread(t *testing.T) {
 	busy := func(load float64) func(*scheduler.Node) { return func(n *scheduler.Node) { n.Load = load } }
+	held := func(bytes int64) func(*scheduler.Node) { return func(n *scheduler.Node) { n.Held = bytes } }
 	for _, c := range []struct {
 		name  string
 		ready int
@@ -112,6 +113,10 @@ func TestSpread(t *testing.T) {
 		{"a fast node gets a second's work", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Rate = 300 })}, "map[a:310]"},
 		{"one that has enough waits", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Assigned = 15 }), node("b")}, "map[b:20]"},
 		{"one that fails everything gets a trickle", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Failed = 40 }), node("b")}, "map[a:1 b:20]"},
+		{"the one with the data first", 2, []scheduler.Node{node("a"), node("b", held(1<<30))}, "map[b:2]"},
+		{"as much as is worth fetching less", 5, []scheduler.Node{node("a"), node("b", held(1<<30))}, "map[a:1 b:4]"},
+		{"less of the data, less of the work", 10, []scheduler.Node{node("a", held(1<<20)), node("b", held(1<<30))}, "map[a:4 b:6]"},
+		{"data does not make up for a busy node", 5, []scheduler.Node{node("a"), node("b", held(1<<30), busy(1))}, "map[a:5]"},
 		{"measured slots count", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Slots = 3 })}, "map[a:6]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -120,6 +125,19 @@ func TestSpread(t *testing.T) {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+func TestExplainSaysWhoHasTheData(t *testing.T) {
+	nodes := []scheduler.Node{node("a"), node("b", func(n *scheduler.Node) { n.Held = 3 << 30 })}
+	for kind, want := range map[scheduler.Kind]string{scheduler.Partitions: "near [b] is preferred: it has 3GiB from", scheduler.Merge: ""} {
+		var got string
+		for _, r := range scheduler.Schedule(scheduler.Request{Job: job(), Kind: kind, Ready: upTo(1), Nodes: nodes}).Explanation.Preferred {
+			got += fmt.Sprint(r.Code, " ", r.Nodes, " ", r.Text)
+		}
+		if !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("kind %d: got %q, want %q", kind, got, want)
+		}
 	}
 }
 
