@@ -215,7 +215,7 @@ func (a *Agent) buildHTTP() (*http.Server, error) {
 	}
 	conf := httpapi.Config{
 		Gossip: a.pool, Self: a.self, Health: a.health, Parse: a.parseJob, ReadJob: a.readJob, Metrics: a.registry,
-		Logger: a.log.With("part", "http"), Keyring: a.keyring, Leave: a.leave, LeaderTLS: a.dialer.ServerTLS(), AgentTLS: a.dialer.AgentTLS, HTTPS: a.conf.TLS.https(),
+		Logger: a.log.With("part", "http"), Keyring: a.keyring, Leave: a.leave, Settings: a.conf.Show, LeaderTLS: a.dialer.ServerTLS(), AgentTLS: a.dialer.AgentTLS, HTTPS: a.conf.TLS.https(),
 		Log: a.monitor, Limits: limits, Hosts: a.hosts(),
 		ACL: a.conf.ACL != nil && a.conf.ACL.Enabled,
 	}

@@ -122,16 +122,16 @@ type FileRoot struct {
 
 // S3Config says how jobs reach the buckets of a pattern: with credentials, or anonymously.
 type S3Config struct {
-	Pattern         string `hcl:"bucket,label"`              // as in "logs-*"
-	Endpoint        string `hcl:"endpoint,optional"`         // URL of the service; Amazon's
-	Region          string `hcl:"region,optional"`           // asked of the service
-	PathStyle       bool   `hcl:"path_style,optional"`       // the bucket stands in the path
-	Anonymous       bool   `hcl:"anonymous,optional"`        // requests are not signed
-	AccessKey       string `hcl:"access_key,optional"`       // with SecretKeyFile
-	SecretKeyFile   string `hcl:"secret_key_file,optional"`  // holds the key alone
-	CredentialsFile string `hcl:"credentials_file,optional"` // in the form of ~/.aws/credentials
-	Profile         string `hcl:"profile,optional"`          // in CredentialsFile; "default"
-	Writable        bool   `hcl:"writable,optional"`         // results of runs may be published there
+	Pattern         string `hcl:"bucket,label"`                      // as in "logs-*"
+	Endpoint        string `hcl:"endpoint,optional"`                 // URL of the service; Amazon's
+	Region          string `hcl:"region,optional"`                   // asked of the service
+	PathStyle       bool   `hcl:"path_style,optional"`               // the bucket stands in the path
+	Anonymous       bool   `hcl:"anonymous,optional"`                // requests are not signed
+	AccessKey       string `hcl:"access_key,optional" show:"hidden"` // with SecretKeyFile
+	SecretKeyFile   string `hcl:"secret_key_file,optional"`          // holds the key alone
+	CredentialsFile string `hcl:"credentials_file,optional"`         // in the form of ~/.aws/credentials
+	Profile         string `hcl:"profile,optional"`                  // in CredentialsFile; "default"
+	Writable        bool   `hcl:"writable,optional"`                 // results of runs may be published there
 }
 
 // HTTPSConfig lets jobs read from the hosts of a pattern.

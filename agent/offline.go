@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sheaf-run/agent/api"
@@ -18,22 +19,26 @@ import (
 // gives the place that its raft directory was moved to. See consensus.Reset.
 func ResetServer(dataDir string, force bool) (moved string, err error) {
 	dir := filepath.Join(dataDir, "server")
-	id := consensus.NewID()
-	moved, err = consensus.Reset(dir, id, force)
-	if err != nil {
-		return "", err
-	}
 	path := filepath.Join(dir, "id")
-	if _, err := os.Stat(filepath.Join(dir, "raft", "identity.json")); errors.Is(err, fs.ErrNotExist) {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return moved, fmt.Errorf("forget the server's old ID: %w", err)
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the server's ID: %w", err)
+	}
+	id := consensus.NewID()
+	if end := strings.LastIndexByte(string(old), '-'); end > 0 {
+		id = string(api.NewRunID(string(old[:end])))
+	}
+	// The ID goes first: whenever this is interrupted, no empty log comes under the old one.
+	if len(old) > 0 {
+		if err := os.WriteFile(path, []byte(id), 0o600); err != nil {
+			return "", fmt.Errorf("write the server's new ID: %w", err)
 		}
-		return moved, nil
 	}
-	if err := os.WriteFile(path, []byte(id), 0o600); err != nil {
-		return moved, fmt.Errorf("write the server's new ID: %w", err)
+	moved, err = consensus.Reset(dir, id, force)
+	if err != nil && moved == "" && len(old) > 0 {
+		err = errors.Join(err, os.WriteFile(path, old, 0o600))
 	}
-	return moved, nil
+	return moved, err
 }
 
 // RecoverServer makes a cluster of the servers that remain, by their addresses of RPC by ID, over the data directory

@@ -21,8 +21,8 @@ import (
 // plugin directory. What is not listed is never run.
 type PluginConfig struct {
 	Name   string            `hcl:"name,label"`
-	SHA256 string            `hcl:"sha256"`          // of the file, in hexadecimal; checked at every start
-	Config map[string]string `hcl:"config,optional"` // what the plugin is told; see plugin.Options
+	SHA256 string            `hcl:"sha256"`                        // of the file, in hexadecimal; checked at every start
+	Config map[string]string `hcl:"config,optional" show:"hidden"` // what the plugin is told; see plugin.Options
 }
 
 func wrongPlugin(name, msg, hint string) error {

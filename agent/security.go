@@ -29,8 +29,8 @@ type TLSConfig struct {
 
 // GossipConfig is about gossip.
 type GossipConfig struct {
-	Key     string `hcl:"key,optional"`      // base64 of 16, 24 or 32 bytes
-	KeyFile string `hcl:"key_file,optional"` // a file with the same
+	Key     string `hcl:"key,optional" show:"hidden"` // base64 of 16, 24 or 32 bytes
+	KeyFile string `hcl:"key_file,optional"`          // a file with the same
 }
 
 const (

@@ -42,6 +42,7 @@ type Config struct {
 	Token     string
 	Namespace string
 	Region    string
+	Stale     bool // every read may be answered by the agent asked, where it is a server, from what it has
 
 	// For HTTPS; paths of PEM files.
 	CACert        string // of the cluster's authority; the system's unless given
@@ -151,6 +152,12 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 			q = url.Values{}
 		}
 		q.Set("namespace", c.conf.Namespace)
+	}
+	if c.conf.Stale && method == http.MethodGet && q.Get("stale") == "" {
+		if q == nil {
+			q = url.Values{}
+		}
+		q.Set("stale", "true")
 	}
 	u.RawQuery = q.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), rd)

@@ -102,6 +102,13 @@ func (c *Client) RaftStats(ctx context.Context) (map[string]string, error) {
 	return out, err
 }
 
+// Settings is the configuration of the agent that answers, by the names in its files, without what is secret.
+func (c *Client) Settings(ctx context.Context) (map[string]any, error) {
+	var out map[string]any
+	_, err := c.get(ctx, "/v1/agent/config", Read{}, &out)
+	return out, err
+}
+
 // RemovePeer takes a server out of the configuration.
 func (c *Client) RemovePeer(ctx context.Context, r RemovePeer) error {
 	return c.send(ctx, http.MethodPost, "/v1/operator/raft/remove-peer", nil, r, nil)

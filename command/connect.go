@@ -12,6 +12,7 @@ func (e *env) connection(f *pflag.FlagSet) {
 	f.StringVar(&e.connect.Address, "address", "", "`URL` of the agent; SHEAF_ADDR")
 	f.StringVar(&e.connect.Token, "token", "", "`SECRET` of the token to show; SHEAF_TOKEN, and else the file token in the folder sheaf of the user's configuration")
 	f.StringVar(&e.connect.Namespace, "namespace", "", "`NAMESPACE` to look into, and of jobs that name none; SHEAF_NAMESPACE, else default")
+	f.BoolVar(&e.connect.Stale, "stale", false, "let the agent that is asked answer reads from what it has, also while there is no leader")
 	f.StringVar(&e.connect.CACert, "ca-cert", "", "`FILE` of the cluster's authority, for HTTPS; SHEAF_CACERT")
 	f.StringVar(&e.connect.ClientCert, "client-cert", "", "`FILE` of the certificate to show; SHEAF_CLIENT_CERT")
 	f.StringVar(&e.connect.ClientKey, "client-key", "", "`FILE` of its key; SHEAF_CLIENT_KEY")
@@ -33,6 +34,7 @@ func (e *env) apiConfig() api.Config {
 			*o.dst = o.flag
 		}
 	}
+	conf.Stale = e.connect.Stale
 	return conf
 }
 

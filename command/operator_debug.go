@@ -26,7 +26,8 @@ func (e *env) operatorDebug() *cobra.Command {
 	var duration time.Duration
 	c := &cobra.Command{
 		Use: "debug", Short: "Collect what helps to find out what is wrong", Args: args(0, "no arguments"),
-		Long: "Writes a bundle about the agent that answers: members, servers, raft, metrics, health, profiles of heap, goroutines and CPU.\n" +
+		Long: "Writes a bundle about the agent that answers: its configuration, members, servers, raft, metrics, health, its log while it is\n" +
+			"collected, profiles of heap, goroutines and CPU.\n" +
 			"No secrets, tokens or outputs are in it; names of jobs and nodes are. What could not be had is named in errors.txt.\n\n" + exitHelp,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if duration < time.Second || duration > maxDebugDuration {
@@ -50,7 +51,7 @@ func (e *env) operatorDebug() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&out, "o", "", "the `FILE` to write; sheaf-debug-TIME.tar.gz otherwise")
-	c.Flags().DurationVar(&duration, "duration", 5*time.Second, "how long the CPU profile is taken")
+	c.Flags().DurationVar(&duration, "duration", 5*time.Second, "how long log and CPU profile are taken")
 	return c
 }
 
@@ -78,6 +79,38 @@ func profileOf(client *api.Client, name string, seconds int) func(context.Contex
 	}
 }
 
+// maxLogLines bounds what a bundle holds of the log: some megabytes.
+const maxLogLines = 20_000
+
+// followLog follows the agent's log at its lowest level, beside the other pieces, and gives it when the time is over.
+func followLog(ctx context.Context, client *api.Client, duration time.Duration) func(context.Context) ([]byte, error) {
+	var b bytes.Buffer
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, duration)
+		defer cancel()
+		lines := 0
+		out := json.NewEncoder(&b)
+		for line, err := range client.Monitor(ctx, api.MonitorOptions{Level: "debug"}) {
+			if err == nil && lines < maxLogLines {
+				err = out.Encode(line)
+			}
+			if lines++; err != nil && ctx.Err() == nil {
+				done <- err
+				return
+			}
+			if err != nil || lines > maxLogLines {
+				break
+			}
+		}
+		done <- nil
+	}()
+	return func(context.Context) ([]byte, error) {
+		err := <-done
+		return b.Bytes(), err
+	}
+}
+
 // writeBundle asks for everything and writes what it got; an agent that does not answer at all is an error.
 func writeBundle(ctx context.Context, client *api.Client, path string, duration time.Duration) (err error) {
 	if _, err := client.Self(ctx); err != nil {
@@ -91,8 +124,10 @@ func writeBundle(ctx context.Context, client *api.Client, path string, duration 
 	bundle := tar.NewWriter(zip)
 	var failed bytes.Buffer
 	stale := api.Read{Stale: true}
+	log := followLog(ctx, client, duration)
 	for _, p := range []piece{
 		{"self.json", asJSON(client.Self)},
+		{"config.json", asJSON(client.Settings)},
 		{"members.json", asJSON(client.Members)},
 		{"health.json", asJSON(client.Health)},
 		{"servers.json", asJSON(func(ctx context.Context) ([]api.Server, error) { return client.RaftPeers(ctx, true) })},
@@ -114,6 +149,7 @@ func writeBundle(ctx context.Context, client *api.Client, path string, duration 
 		{"goroutine.pprof", profileOf(client, "goroutine", 0)},
 		{"heap.pprof", profileOf(client, "heap", 0)},
 		{"cpu.pprof", profileOf(client, "cpu", int(duration.Seconds()))},
+		{"log.ndjson", log},
 	} {
 		b, getErr := p.get(ctx)
 		if getErr != nil {

@@ -45,8 +45,7 @@ func (e *env) printServers(servers []api.Server) error {
 }
 
 func (e *env) raftListPeers() *cobra.Command {
-	var stale bool
-	c := &cobra.Command{
+	return &cobra.Command{
 		Use: "list-peers", Short: "The servers, and how they do", Args: args(0, "no arguments"),
 		Long: "Lists the servers of raft's configuration and those that gossip knows beside them. With -stale the agent asked\n" +
 			"answers from what it knows, also while there is no leader.\n\n" + exitHelp,
@@ -55,7 +54,7 @@ func (e *env) raftListPeers() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			servers, err := client.RaftPeers(c.Context(), stale)
+			servers, err := client.RaftPeers(c.Context(), false)
 			if err != nil {
 				return err
 			}
@@ -69,8 +68,6 @@ func (e *env) raftListPeers() *cobra.Command {
 			return e.printServers(servers)
 		},
 	}
-	c.Flags().BoolVar(&stale, "stale", false, "ask this agent alone")
-	return c
 }
 
 func (e *env) raftRemovePeer() *cobra.Command {

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/sheaf-run/agent/server/consensus"
 	"github.com/sheaf-run/agent/server/state"
@@ -40,6 +42,10 @@ func (s *Server) RestoreSnapshot(ctx context.Context, r io.Reader, force bool) (
 	}
 	got, err := Inspect(path)
 	if err != nil {
+		var said *sheaf.Error
+		if errors.As(err, &said) && said.Field == path { // whose name here says nothing to who sent it
+			said.Field, said.Msg = "snapshot", strings.ReplaceAll(said.Msg, path, "what was sent")
+		}
 		return got.State, err
 	}
 	archive := got.Archive

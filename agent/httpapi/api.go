@@ -51,6 +51,8 @@ type Config struct {
 	Recheck time.Duration
 	// Keyring changes the gossip keys of all agents, or with nil lists them.
 	Keyring func(ctx context.Context, change *api.KeyringChange) (api.Keyring, error)
+	// Settings is this agent's configuration without its secrets.
+	Settings func() map[string]any
 	// Leave takes this agent out of the cluster and ends it.
 	Leave func(context.Context) error
 	// LeaderTLS is how other agents' HTTPS is reached; nil without keys. HTTPS says that this agent

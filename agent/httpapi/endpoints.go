@@ -70,6 +70,7 @@ var endpoints = []endpoint{
 	typed("DELETE", "/v1/acl/token/{accessor}", ManageACL, everywhere, "Delete a token", 0, (*API).deleteToken),
 	typed("POST", "/v1/agent/leave", WriteAgent, everywhere, "Leave the cluster and end", maxSmallBody, (*API).leave),
 	typed("GET", "/v1/agent/raft", ReadOperator, everywhere, "What raft says of itself on this server", 0, (*API).raftStats),
+	typed("GET", "/v1/agent/config", Operate, everywhere, "This agent's configuration, without secrets", 0, (*API).settings),
 	raw("GET", "/v1/agent/pprof/{profile}", Operate, everywhere, "A profile of this process", 0, bytesAs("application/octet-stream"), (*API).profile),
 	typed("GET", "/v1/operator/raft/peers", ReadOperator, everywhere, "The servers, and how they do", 0, (*API).raftPeers),
 	typed("POST", "/v1/operator/raft/remove-peer", Operate, everywhere, "Take a server out of the configuration", maxSmallBody, (*API).removePeer),

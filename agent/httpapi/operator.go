@@ -50,6 +50,10 @@ func (a *API) raftStats(context.Context, *struct{}) (*Body[map[string]string], e
 	return &Body[map[string]string]{Body: a.Server.RaftStats()}, nil
 }
 
+func (a *API) settings(context.Context, *struct{}) (*Body[map[string]any], error) {
+	return &Body[map[string]any]{Body: a.Settings()}, nil
+}
+
 func (a *API) removePeer(ctx context.Context, in *struct{ Body api.RemovePeer }) (*struct{}, error) {
 	return &struct{}{}, a.Server.RemovePeer(ctx, in.Body.ID, in.Body.Force)
 }

@@ -127,7 +127,7 @@ func (a *API) awaitLeader(ctx context.Context, late <-chan time.Time, not string
 		case <-late:
 			switch {
 			case address == "" || self:
-				err = &sheaf.Error{Class: sheaf.Unavailable, Msg: "the servers have no leader at present", Hint: "wait for an election, or ask with ?stale=true"}
+				err = &sheaf.Error{Class: sheaf.Unavailable, Msg: "the servers have no leader at present", Hint: "wait for an election, or ask with ?stale=true (-stale)"}
 			case address == not:
 				err = &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("the leader at %s does not answer", address), Hint: "try again"}
 			default:

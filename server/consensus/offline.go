@@ -52,10 +52,13 @@ func Reset(dataDir, newID string, force bool) (moved string, err error) {
 	}
 	defer lock.Close()
 	it, err := peekIdentity(dir)
-	if err != nil && !force {
+	if err != nil && !errors.Is(err, ErrDamaged) {
 		return "", err
 	}
 	others := 0
+	if err != nil {
+		others = -1 // one of those listed is this one
+	}
 	text, _ := os.ReadFile(filepath.Join(dir, serversName))
 	var peers []Peer
 	if json.Unmarshal(text, &peers) == nil {
@@ -65,7 +68,7 @@ func Reset(dataDir, newID string, force bool) (moved string, err error) {
 			}
 		}
 	}
-	if others == 0 && !force {
+	if others <= 0 && !force {
 		return "", &sheaf.Error{Class: sheaf.Conflict, Field: "data-dir", Msg: "no other server is known that has this one's state: resetting it would lose everything", Hint: "restore the directory from a backup; with -force it begins empty all the same"}
 	}
 	moved = fmt.Sprintf("%s.reset-%s", dir, time.Now().UTC().Format("20060102T150405Z"))
@@ -73,7 +76,7 @@ func Reset(dataDir, newID string, force bool) (moved string, err error) {
 		return "", fmt.Errorf("move the raft directory aside: %w", err)
 	}
 	if it.Region == "" {
-		return moved, nil // nobody knows whose it was: it begins as a new server does
+		return moved, nil // the file is damaged: it begins as a new server does, which finds its cluster by gossip
 	}
 	return moved, Identity{Format: directoryFormat, Server: newID, Region: it.Region, Cluster: it.Cluster}.write(dataDir)
 }
