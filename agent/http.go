@@ -2,6 +2,8 @@ package agent
 
 import (
 	"fmt"
+	"math"
+	"syscall"
 	"time"
 
 	"github.com/sheaf-run/agent/agent/httpapi"
@@ -11,7 +13,7 @@ import (
 // HTTPConfig bounds what callers of the HTTP API can take of the agent. What is
 // not given has the defaults of httpapi.Limits.
 type HTTPConfig struct {
-	MaxConnections int    `hcl:"max_connections,optional"`             // 8192
+	MaxConnections int    `hcl:"max_connections,optional"`             // 8192, or a quarter of the open files that the process may have
 	MaxPerAddress  int    `hcl:"max_connections_per_address,optional"` // 1024
 	MaxWaits       int    `hcl:"max_waits,optional"`                   // blocking reads and streams at once; 4096
 	HeaderTimeout  string `hcl:"header_timeout,optional"`              // 10s
@@ -21,9 +23,9 @@ type HTTPConfig struct {
 // limits are those of the configuration, checked.
 func (h *HTTPConfig) limits() (httpapi.Limits, error) {
 	if h == nil {
-		return httpapi.Limits{}, nil
+		h = &HTTPConfig{}
 	}
-	l := httpapi.Limits{Connections: h.MaxConnections, PerAddress: h.MaxPerAddress, Waits: h.MaxWaits}
+	l := httpapi.Limits{Files: openFiles(), Connections: h.MaxConnections, PerAddress: h.MaxPerAddress, Waits: h.MaxWaits}
 	for _, n := range []struct {
 		name  string
 		value int
@@ -46,4 +48,13 @@ func (h *HTTPConfig) limits() (httpapi.Limits, error) {
 		*d.into = v
 	}
 	return l, nil
+}
+
+// openFiles is how many files this process may have open; 0 where nobody says.
+func openFiles() int {
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil {
+		return 0
+	}
+	return int(min(l.Cur, math.MaxInt32))
 }

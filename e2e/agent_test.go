@@ -95,6 +95,7 @@ type agent struct {
 	stderr  *lockedBuffer
 	address string
 	exited  chan struct{}
+	files   int    // how many it may have open; 0 is as many as this process
 	home    string // so that `last` is this test's own
 }
 
@@ -172,6 +173,9 @@ func (a *agent) start() {
 func (a *agent) begin() <-chan string {
 	a.t.Helper()
 	a.cmd = exec.Command(binary, a.args...)
+	if a.files > 0 {
+		a.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d && exec "$@"`, a.files), "sh", binary}, a.args...)...)
+	}
 	a.stderr = &lockedBuffer{}
 	pipe, err := a.cmd.StderrPipe()
 	if err != nil {

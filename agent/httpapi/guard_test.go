@@ -52,6 +52,61 @@ func TestForeignRequestsAreRefused(t *testing.T) {
 	}
 }
 
+// TestForeignRequestsByAnyMethod: Host, Origin and a body that is no JSON are looked at whatever the method, known or not.
+func TestForeignRequestsByAnyMethod(t *testing.T) {
+	h := bare().Handler()
+	for _, method := range []string{"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE", "NOPE"} {
+		for name, c := range map[string]struct {
+			header, value string
+			status        int
+		}{
+			"host":          {"Host", "evil.example:7610", 403},
+			"origin":        {"Origin", "http://evil.example", 403},
+			"opaque origin": {"Origin", "null", 403},
+			"form":          {"Content-Type", "text/plain", 415},
+			"gzip":          {"Content-Encoding", "gzip", 415},
+		} {
+			body := ""
+			if c.status == http.StatusUnsupportedMediaType {
+				if body = "{}"; method == "GET" {
+					continue // whose body nobody reads
+				}
+			}
+			r := httptest.NewRequest(method, "/v1/jobs", strings.NewReader(body))
+			r.Host = "127.0.0.1:7610"
+			r.Header.Set("Content-Type", "application/json")
+			if c.header == "Host" {
+				r.Host = c.value
+			} else {
+				r.Header.Set(c.header, c.value)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != c.status {
+				t.Errorf("%s with foreign %s: %d, want %d: %s", method, name, w.Code, c.status, w.Body)
+			}
+		}
+	}
+}
+
+// TestServerHasItsBounds: those of time and size that no test waits for are set, and connections leave files to the rest.
+func TestServerHasItsBounds(t *testing.T) {
+	s := bare().HTTPServer()
+	if s.ReadHeaderTimeout != headerTimeout || s.IdleTimeout != idleTimeout || s.MaxHeaderBytes != maxHeaderBytes {
+		t.Errorf("header %s, idle %s, %d bytes", s.ReadHeaderTimeout, s.IdleTimeout, s.MaxHeaderBytes)
+	}
+	for _, c := range []struct{ files, configured, want int }{{0, 0, 8192}, {1 << 20, 0, 8192}, {1024, 0, 256}, {2, 0, 1}, {1024, 1000, 1000}} {
+		if got := (Limits{Files: c.files, Connections: c.configured}).filled().Connections; got != c.want {
+			t.Errorf("%d files, configured %d: %d connections, want %d", c.files, c.configured, got, c.want)
+		}
+	}
+	for _, e := range endpoints {
+		if e.maxBody > 0 && bare().operation(e).BodyReadTimeout != bodyReadTimeout {
+			t.Errorf("%s %s: a body may take %s", e.method, e.path, bare().operation(e).BodyReadTimeout)
+		}
+	}
+}
+
 func TestEveryEndpointNamesWhatItNeeds(t *testing.T) {
 	seen := map[string]bool{}
 	for _, e := range endpoints {

@@ -15,6 +15,7 @@ import (
 
 // Limits bound what callers can take of an agent; a zero field takes its default.
 type Limits struct {
+	Files       int           // how many the process may have open; 0 is not known, and bounds nothing
 	Connections int           // at once
 	PerAddress  int           // of those, from one IP address
 	Waits       int           // blocking reads and streams at once
@@ -31,9 +32,17 @@ const (
 	headerTimeout      = 10 * time.Second
 )
 
+// filesPerConnection is the share of a process's open files that connections may take unless told otherwise: up to
+// twice the limit are open for a moment, and raft, disks and tasks need the other half.
+const filesPerConnection = 4
+
 func (l Limits) filled() Limits {
+	connections := defaultConnections
+	if l.Files > 0 {
+		connections = min(connections, max(1, l.Files/filesPerConnection))
+	}
 	return Limits{
-		Connections: cmp.Or(l.Connections, defaultConnections), PerAddress: cmp.Or(l.PerAddress, defaultPerAddress),
+		Connections: cmp.Or(l.Connections, connections), PerAddress: cmp.Or(l.PerAddress, defaultPerAddress),
 		Waits: cmp.Or(l.Waits, defaultWaits), Header: cmp.Or(l.Header, headerTimeout), Beat: cmp.Or(l.Beat, defaultBeat),
 	}
 }
