@@ -60,7 +60,7 @@ func (a *API) listPolicies(ctx context.Context, in *struct {
 			}
 		}
 	}
-	page, next, err := Page(in.PageParams, rows, func(p sheaf.Policy) string { return p.Name })
+	page, next, err := Page(ctx, in.PageParams, rows, func(p sheaf.Policy) string { return p.Name })
 	headers.NextToken = next
 	return &Body[[]sheaf.Policy]{headers, page}, err
 }
@@ -119,7 +119,7 @@ func (a *API) listTokens(ctx context.Context, in *struct {
 			}
 		}
 	}
-	page, next, err := Page(in.PageParams, rows, func(t sheaf.Token) string { return t.Accessor })
+	page, next, err := Page(ctx, in.PageParams, rows, func(t sheaf.Token) string { return t.Accessor })
 	headers.NextToken = next
 	return &Body[[]sheaf.Token]{headers, page}, err
 }

@@ -55,7 +55,7 @@ func (a *API) listEvaluations(ctx context.Context, in *struct {
 			}
 		}
 	}
-	page, next, err := Page(in.PageParams, items, func(e sheaf.Evaluation) string { return string(e.Run) })
+	page, next, err := Page(ctx, in.PageParams, items, func(e sheaf.Evaluation) string { return string(e.Run) })
 	return &Body[[]sheaf.Evaluation]{ReadHeaders{NextToken: next}, page}, err
 }
 

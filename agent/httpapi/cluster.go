@@ -27,7 +27,7 @@ func (a *API) listNodes(ctx context.Context, in *struct {
 			}
 		}
 	}
-	page, next, err := Page(in.PageParams, nodes, func(n sheaf.Node) string { return string(n.ID) })
+	page, next, err := Page(ctx, in.PageParams, nodes, func(n sheaf.Node) string { return string(n.ID) })
 	headers.NextToken = next
 	return &Body[[]sheaf.Node]{headers, page}, err
 }

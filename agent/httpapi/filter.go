@@ -26,8 +26,9 @@ const (
 //
 // The fields are those of the item's JSON form. It has no functions and no loops.
 type Filter struct {
-	expr hclsyntax.Expression
-	src  string
+	expr   hclsyntax.Expression
+	src    string
+	fields map[string]bool // that it names
 }
 
 // ParseFilter reads an expression; "" lets everything pass.
@@ -52,27 +53,41 @@ func ParseFilter(src string) (*Filter, error) {
 	if diags.HasErrors() {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "filter", Msg: "malformed filter: " + diags[0].Summary + ": " + diags[0].Detail, Hint: `write it as in: status == "failed"`}
 	}
-	return &Filter{expr: expr, src: src}, nil
+	f := &Filter{expr: expr, src: src, fields: map[string]bool{}}
+	for _, v := range expr.Variables() {
+		f.fields[v.RootName()] = true
+	}
+	return f, nil
 }
 
 // Match evaluates the filter over an item.
-func (f *Filter) Match(item any) (bool, error) {
+func (f *Filter) Match(of any) (bool, error) {
 	if f == nil {
 		return true, nil
 	}
-	b, err := json.Marshal(item)
+	b, err := json.Marshal(of)
 	if err != nil {
 		return false, fmt.Errorf("encode item: %w", err)
 	}
-	kind, err := ctyjson.ImpliedType(b)
-	if err != nil {
+	var item map[string]json.RawMessage
+	if err := json.Unmarshal(b, &item); err != nil {
 		return false, fmt.Errorf("read item: %w", err)
 	}
-	v, err := ctyjson.Unmarshal(b, kind)
-	if err != nil {
-		return false, fmt.Errorf("read item: %w", err)
+	// Only what the filter names is worth the conversion, which costs most of the time.
+	variables := map[string]cty.Value{}
+	for name, text := range item {
+		if !f.fields[name] {
+			continue
+		}
+		kind, err := ctyjson.ImpliedType(text)
+		if err != nil {
+			return false, fmt.Errorf("read item: %w", err)
+		}
+		if variables[name], err = ctyjson.Unmarshal(text, kind); err != nil {
+			return false, fmt.Errorf("read item: %w", err)
+		}
 	}
-	got, diags := f.expr.Value(&hcl.EvalContext{Variables: v.AsValueMap()})
+	got, diags := f.expr.Value(&hcl.EvalContext{Variables: variables})
 	if diags.HasErrors() {
 		return false, &sheaf.Error{Class: sheaf.Invalid, Field: "filter", Msg: fmt.Sprintf("filter %q: %s", f.src, diags[0].Detail), Hint: "the fields are those of the list's items"}
 	}

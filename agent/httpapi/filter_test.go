@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ func TestPagesCoverAListOnce(t *testing.T) {
 		p := PageParams{PerPage: 4, Reverse: reverse}
 		var got []item
 		for {
-			page, next, err := Page(p, slices.Values(all), func(i item) string { return i.ID })
+			page, next, err := Page(t.Context(), p, slices.Values(all), func(i item) string { return i.ID })
 			if err != nil || len(page) > 4 {
 				t.Fatalf("page of %d: %v", len(page), err)
 			}
@@ -73,7 +74,23 @@ func TestPagesCoverAListOnce(t *testing.T) {
 			t.Errorf("reverse %v: got %v", reverse, got)
 		}
 	}
-	if _, _, err := Page(PageParams{NextToken: "forged!"}, slices.Values(all), func(i item) string { return i.ID }); sheaf.ClassOf(err) != sheaf.Invalid {
+	if _, _, err := Page(t.Context(), PageParams{NextToken: "forged!"}, slices.Values(all), func(i item) string { return i.ID }); sheaf.ClassOf(err) != sheaf.Invalid {
 		t.Errorf("a forged token passed: %v", err)
+	}
+}
+
+// TestAListEndsWithItsReader: a filter over all that there is goes on for nobody.
+func TestAListEndsWithItsReader(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	looked := 0
+	endless := func(yield func(int) bool) {
+		for yield(looked) {
+			if looked++; looked == 3 {
+				leave()
+			}
+		}
+	}
+	if _, _, err := Page(ctx, PageParams{}, endless, strconv.Itoa); sheaf.ClassOf(err) != sheaf.TimedOut || looked > 4 {
+		t.Errorf("after %d items: %v", looked, err)
 	}
 }

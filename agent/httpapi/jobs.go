@@ -129,7 +129,7 @@ func (a *API) listRuns(ctx context.Context, in *struct {
 			}
 		}
 	}
-	page, next, err := Page(in.PageParams, stubs, func(s sheaf.RunStub) string { return string(s.ID) })
+	page, next, err := Page(ctx, in.PageParams, stubs, func(s sheaf.RunStub) string { return string(s.ID) })
 	headers.NextToken = next
 	return &Body[[]sheaf.RunStub]{headers, page}, err
 }

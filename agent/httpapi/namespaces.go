@@ -37,7 +37,7 @@ func (a *API) listNamespaces(ctx context.Context, in *struct {
 			}
 		}
 	}
-	page, next, err := Page(in.PageParams, rows, func(n sheaf.Namespace) string { return n.Name })
+	page, next, err := Page(ctx, in.PageParams, rows, func(n sheaf.Namespace) string { return n.Name })
 	headers.NextToken = next
 	return &Body[[]sheaf.Namespace]{headers, page}, err
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"iter"
@@ -41,8 +42,9 @@ func (p PageParams) from() (key string, err error) {
 }
 
 // Page takes one page of items, which come in ascending order of key, and the token of the
-// next page. Reverse collects the keys first, so it is for lists of runs and nodes.
-func Page[T any](p PageParams, items iter.Seq[T], key func(T) string) (page []T, next string, err error) {
+// next page. Reverse collects the keys first, so it is for lists of runs and nodes. It ends with ctx: a filter over
+// millions of items takes minutes, and who asked may be gone.
+func Page[T any](ctx context.Context, p PageParams, items iter.Seq[T], key func(T) string) (page []T, next string, err error) {
 	filter, err := ParseFilter(p.Filter)
 	if err != nil {
 		return nil, "", err
@@ -62,6 +64,9 @@ func Page[T any](p PageParams, items iter.Seq[T], key func(T) string) (page []T,
 	}
 	page = []T{}
 	for item := range items {
+		if err := ctx.Err(); err != nil {
+			return nil, "", &sheaf.Error{Class: sheaf.TimedOut, Msg: "the list was not finished", Err: err, Hint: "ask for less at a time, with per_page and prefix"}
+		}
 		k := key(item)
 		if from != "" && (!p.Reverse && k < from || p.Reverse && k > from) || !strings.HasPrefix(k, p.Prefix) {
 			continue

@@ -82,7 +82,7 @@ func (a *API) listPartitions(ctx context.Context, in *struct {
 	}
 	params := in.PageParams
 	params.NextToken, params.Prefix, params.Reverse = "", "", false
-	page, next, err := Page(params, rows, func(p sheaf.Partition) string { return strconv.Itoa(p.Index) })
+	page, next, err := Page(ctx, params, rows, func(p sheaf.Partition) string { return strconv.Itoa(p.Index) })
 	headers.NextToken = next
 	return &Body[[]sheaf.Partition]{headers, page}, err
 }

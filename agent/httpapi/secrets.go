@@ -40,7 +40,7 @@ func (a *API) listSecrets(ctx context.Context, in *struct {
 	if in.Namespace == "*" {
 		key = func(s sheaf.SecretStub) string { return s.Namespace + "\x00" + s.Name }
 	}
-	page, next, err := Page(in.PageParams, stubs, key)
+	page, next, err := Page(ctx, in.PageParams, stubs, key)
 	headers.NextToken = next
 	return &Body[[]sheaf.SecretStub]{headers, page}, err
 }
