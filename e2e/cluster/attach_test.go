@@ -24,7 +24,8 @@ func TestReattach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := begin(t, shape{servers: 3, clients: 2, drivers: `"containerd", "mock"`})
+	// However long the agent takes to start on a busy machine: this is not about leases.
+	c := begin(t, shape{servers: 3, clients: 2, drivers: `"containerd", "mock"`, server: "heartbeat {\n lease = \"1m\"\n }"})
 	archive := containerdtest.DockerArchive(t, containerdtest.Image{
 		Ref: "sheaf.test/waiter:1", Files: map[string][]byte{"bin/waiter": program}, Entrypoint: []string{"/bin/waiter"},
 	})

@@ -87,7 +87,7 @@ func undisturbed(c *cluster, t *testing.T) {
 
 // leaderKilled: the run goes on under the next leader, and nothing is run again for it (G1 to G3).
 func leaderKilled(c *cluster, t *testing.T) {
-	l := newLedger(c, t, "leader-killed", records(), 500*time.Millisecond)
+	l := newLedger(c, t, "leader-killed", records(), 800*time.Millisecond)
 	l.midway()
 	leader := c.leader()
 	leader.kill()
@@ -104,7 +104,7 @@ func leaderKilled(c *cluster, t *testing.T) {
 
 // clientKilled: a client vanishes with all that it runs; others run it again (G4).
 func clientKilled(c *cluster, t *testing.T) {
-	l := newLedger(c, t, "client-killed", records(), 500*time.Millisecond)
+	l := newLedger(c, t, "client-killed", records(), 800*time.Millisecond)
 	l.midway()
 	victim := l.busiest()
 	t.Logf("what the killed client held ran elsewhere after %s", c.lose(l, victim, false))
@@ -154,7 +154,7 @@ func serverCut(c *cluster, t *testing.T) {
 		[]cut{{"leader-unheard", true, outbound}},
 		[]cut{{"leader-unheard", true, outbound}, {"leader-deaf", true, inbound}, {"follower-unheard", false, outbound}, {"follower-deaf", false, inbound}},
 	) {
-		l := newLedger(c, t, cut.name, records(), 500*time.Millisecond)
+		l := newLedger(c, t, cut.name, records(), 800*time.Millisecond)
 		l.midway()
 		victim := c.leader()
 		if !cut.leader {

@@ -103,7 +103,7 @@ func (l *ledger) until(what string, good func(sheaf.RunSummary) bool) sheaf.RunS
 func (l *ledger) midway() {
 	l.t.Helper()
 	l.until(l.run+" is under way", func(s sheaf.RunSummary) bool {
-		return s.Partitions.Succeeded*10 >= len(l.nonces) && s.Partitions.Succeeded < len(l.nonces)/2
+		return s.Partitions.Succeeded*10 >= len(l.nonces) && s.Partitions.Succeeded < len(l.nonces)*3/4
 	})
 }
 
