@@ -157,6 +157,65 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// TestEmptiedNode: what becomes of a node that is emptied, and of the outputs that lay there.
+func TestEmptiedNode(t *testing.T) {
+	c := newCluster(t)
+	change := func(n *fsm.ChangeNode) {
+		n.Node = "n1"
+		c.do(&fsm.Command{Body: &fsm.Command_ChangeNode{ChangeNode: n}})
+	}
+	c.node("n1")
+	c.node("n2")
+	c.run("r", 2)
+	c.place("r", "n1", 0, 2)
+	c.results("r", "n1", outcomesOf([]uint32{0, 1}, nil))
+	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_Drain_{Drain: &fsm.ChangeNode_Drain{}}})
+	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_Drain_{Drain: &fsm.ChangeNode_Drain{}}}) // the same again
+	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_Drain_{Drain: &fsm.ChangeNode_Drain{DeadlineMs: 3_600_000}}})
+	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_EndDrain_{EndDrain: &fsm.ChangeNode_EndDrain{Cancel: true}}})
+	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_Drain_{Drain: &fsm.ChangeNode_Drain{}}})
+	move := &wire.Executions{Run: "r", Generation: 1, First: []uint32{0}, Count: []uint32{2}, Attempt: []uint32{1}}
+	c.do(&fsm.Command{Body: &fsm.Command_MoveOutputs{MoveOutputs: &fsm.MoveOutputs{From: "n1", To: "n2", Outputs: move}}})
+	c.do(&fsm.Command{Body: &fsm.Command_MoveOutputs{MoveOutputs: &fsm.MoveOutputs{From: "n1", To: "n2", Outputs: move}}}) // moves none
+	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_EndDrain_{EndDrain: &fsm.ChangeNode_EndDrain{}}})
+	events, _, _ := c.log.Since(5, sheaf.Topics, 1000)
+	want := strings.TrimLeft(`
+6 node NodeDraining n1 was=ready status=ready reason=host-n1
+6 node NodeIneligible n1 was=ready status=ready reason=host-n1
+8 node NodeDraining n1 was=ready status=ready reason=host-n1
+9 node NodeDrainCancelled n1 was=ready status=ready reason=host-n1
+9 node NodeEligible n1 was=ready status=ready reason=host-n1
+10 node NodeDraining n1 was=ready status=ready reason=host-n1
+10 node NodeIneligible n1 was=ready status=ready reason=host-n1
+11 partition OutputsMoved r node=n2 status=succeeded partitions=0-1 reason=from node n1 count=2
+13 node NodeDrained n1 was=ready status=ready reason=host-n1
+`, "\n")
+	if got := trace(events); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// byRows are the kinds of commands of which the changed rows tell everything. What the others did
+// to partitions is told by command.
+var byRows = []string{
+	"bootstrap", "register_node", "set_node_eligibility", "node_lost", "register_job", "put_chunk", "seal_manifest", "cancel_run", "retry_run", "seal_result",
+	"set_image_digest", "advance_time", "delete_run", "reap_runs", "change_run", "write_secret", "change_node", "write_acl", "write_namespace",
+}
+
+// byCommand are those that command has a case for.
+var byCommand = []string{"apply_plan", "commit_partitions", "release", "invalidate_output", "node_prepare_failed", "set_operator", "move_outputs", "adopt_outputs"}
+
+// TestEveryCommandIsThoughtOf fails when there is a kind of command of which nobody has said what it tells.
+func TestEveryCommandIsThoughtOf(t *testing.T) {
+	kinds := new(fsm.Command).ProtoReflect().Descriptor().Oneofs().ByName("body").Fields()
+	for i := range kinds.Len() {
+		name := string(kinds.Get(i).Name())
+		if slices.Contains(byRows, name) == slices.Contains(byCommand, name) {
+			t.Errorf("command %s is in none of byRows and byCommand, or in both: give command() a case, or say that the rows tell everything", name)
+		}
+	}
+}
+
 // TestServersAgree: whoever applies the same log has the same events.
 func TestServersAgree(t *testing.T) {
 	c, other := newCluster(t), newCluster(t)

@@ -1,6 +1,8 @@
 package events
 
 import (
+	stdtime "time"
+
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -30,6 +32,14 @@ func (d *derived) node(before, after *state.Node) {
 	if after.Status != before.Status && after.Status == sheaf.NodeDown {
 		tell("NodeLost")
 	}
+	switch was, is := draining(before), draining(after); {
+	case is && (!was || !sameTime(before.Drain.Deadline, after.Drain.Deadline)):
+		tell("NodeDraining")
+	case was && !is && after.Drain != nil:
+		tell("NodeDrained")
+	case was && !is:
+		tell("NodeDrainCancelled")
+	}
 	if after.Eligible != before.Eligible {
 		if after.Eligible {
 			tell("NodeEligible")
@@ -37,4 +47,11 @@ func (d *derived) node(before, after *state.Node) {
 			tell("NodeIneligible")
 		}
 	}
+}
+
+// draining reports whether a node is being emptied.
+func draining(n *state.Node) bool { return n.Drain != nil && n.Drain.Done == nil }
+
+func sameTime(a, b *stdtime.Time) bool {
+	return a == b || a != nil && b != nil && a.Equal(*b)
 }

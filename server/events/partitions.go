@@ -38,6 +38,16 @@ func (d *derived) command(a fsm.Applied) {
 		for _, e := range a.Reply.Ended {
 			d.executions("PartitionsReleased", e, sheaf.NodeID(c.NodePrepareFailed.Node), c.NodePrepareFailed.Error)
 		}
+	case *fsm.Command_MoveOutputs:
+		if a.Reply.Moved > 0 && len(c.MoveOutputs.Outputs.GetFirst()) > 0 {
+			d.executions("OutputsMoved", c.MoveOutputs.Outputs, sheaf.NodeID(c.MoveOutputs.To), "from node "+c.MoveOutputs.From)
+		}
+	case *fsm.Command_AdoptOutputs:
+		if r := d.after.Run(sheaf.RunID(c.AdoptOutputs.Run)); r != nil && a.Reply.Adopted > 0 {
+			event := ofRun(r, sheaf.TopicPartition, "PartitionsReused")
+			event.Count = a.Reply.Adopted
+			d.add(event)
+		}
 	case *fsm.Command_SetOperator:
 		d.add(sheaf.Event{Topic: sheaf.TopicOperator, Type: "OperatorSettingsChanged", Key: "autopilot"})
 	case *fsm.Command_InvalidateOutput:
