@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,12 +91,20 @@ func Inspect(path string) (Inspected, error) {
 	return Inspected{a, s}, err
 }
 
+// receive writes what is sent to a file, unless it does not even begin as a snapshot does: then no more of it is read.
 func receive(path string, r io.Reader) error {
+	head := make([]byte, len(consensus.ArchivePrefix))
+	switch _, err := io.ReadFull(r, head); {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), err == nil && string(head) != consensus.ArchivePrefix:
+		return &sheaf.Error{Class: sheaf.Invalid, Field: "snapshot", Msg: "what was sent is no whole snapshot", Hint: "send a file that `agent operator snapshot save` wrote"}
+	case err != nil:
+		return fmt.Errorf("receive the snapshot: %w", err)
+	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("receive the snapshot: %w", err)
 	}
-	_, err = io.Copy(f, r)
+	_, err = io.Copy(f, io.MultiReader(bytes.NewReader(head), r))
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}

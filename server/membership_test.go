@@ -3,6 +3,7 @@ package server_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -172,6 +173,48 @@ func index(hosts []*host, h *host) int {
 	return -1
 }
 
+// zeros never end; it counts what was taken of them.
+type zeros struct{ taken int }
+
+func (z *zeros) Read(p []byte) (int, error) {
+	clear(p)
+	z.taken += len(p)
+	return len(p), nil
+}
+
+// TestDirectoryOfAnotherCluster: a server with the data of another cluster is not taken in, and what it
+// has stays as it was.
+func TestDirectoryOfAnotherCluster(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	stray, _ := sit(t, seat{name: "x", id: "x", expect: 1, dir: dir})
+	<-stray.Ready()
+	stray.submit(t, "its-own", job(count(1)))
+	cluster := stray.Snapshot().Cluster()
+	if err := stray.stop(); err != nil {
+		t.Fatal(err)
+	}
+	first, pool := sit(t, seat{name: "a", id: "a", expect: 1})
+	<-first.Ready()
+	hasten(t, first)
+	stray, _ = sit(t, seat{name: "x", id: "x", expect: 1, dir: dir, join: []string{pool.Address()}})
+	<-stray.Ready()
+	second, _ := sit(t, seat{name: "b", id: "b", join: []string{pool.Address()}}) // it comes later, and is taken in
+	await(t, "two voters", func() bool { return len(voters(first)) == 2 })
+	await(t, "all see each other", func() bool { return len(first.Members()) == 3 && len(stray.Members()) == 3 })
+	if v := voters(first); !v["a"] || !v["b"] {
+		t.Errorf("%v vote", v)
+	}
+	if v := voters(stray); len(v) != 1 || !v["x"] || stray.Snapshot().Cluster() != cluster || stray.Snapshot().Run("its-own") == nil {
+		t.Errorf("of the stray %v vote, its cluster is %+v, was %+v", v, stray.Snapshot().Cluster(), cluster)
+	}
+	for _, h := range []*host{first, second} {
+		if h.Snapshot().Run("its-own") != nil || h.Snapshot().Cluster() == cluster {
+			t.Error("the stray's state came over")
+		}
+	}
+}
+
 // TestSnapshotsGoBack: a saved state comes back on all servers, which start again from it; a damaged
 // or foreign one changes nothing.
 func TestSnapshotsGoBack(t *testing.T) {
@@ -195,6 +238,14 @@ func TestSnapshotsGoBack(t *testing.T) {
 		if _, err := first.RestoreSnapshot(t.Context(), bytes.NewReader(b), true); sheaf.ClassOf(err) != sheaf.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	endless := &zeros{}
+	if _, err := first.RestoreSnapshot(t.Context(), io.LimitReader(endless, 1<<30), true); sheaf.ClassOf(err) != sheaf.Invalid || endless.taken > 1<<20 {
+		t.Errorf("%d bytes of no snapshot were taken: %v", endless.taken, err)
+	}
+	newer := bytes.Replace(saved.Bytes(), []byte("sheaf-raft-snapshot 1"), []byte("sheaf-raft-snapshot 9"), 1)
+	if _, err := first.RestoreSnapshot(t.Context(), bytes.NewReader(newer), true); sheaf.ClassOf(err) != sheaf.Invalid || !strings.Contains(err.Error(), "what was sent was written by a newer version") {
+		t.Errorf("of a newer version: %v", err)
 	}
 	if first.Snapshot().Run("after") == nil {
 		t.Fatal("a snapshot that was refused changed the state")

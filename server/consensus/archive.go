@@ -32,6 +32,9 @@ func archiveOf(m *raft.SnapshotMeta) Archive {
 	return a
 }
 
+// ArchivePrefix is how every saved snapshot begins, of whichever version.
+const ArchivePrefix = snapshotFamily
+
 // OpenArchive verifies a saved snapshot as a whole and gives its body. What is wrong with it is ErrDamaged,
 // one of a newer version ErrForeign.
 func OpenArchive(path string) (Archive, io.ReadCloser, error) {

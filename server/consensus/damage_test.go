@@ -156,6 +156,16 @@ func TestDamagedSnapshot(t *testing.T) {
 			t.Errorf("byte %d flipped: %v", i, err)
 		}
 	}
+	later := bytes.Replace(sound, []byte("sheaf-raft-snapshot 1"), []byte("sheaf-raft-snapshot 2"), 1)
+	if err := os.WriteFile(newest, later, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reopen(t, dir); !errors.Is(err, consensus.ErrForeign) {
+		t.Errorf("of a newer version: %v", err)
+	}
+	if after, err := os.ReadFile(newest); err != nil || !bytes.Equal(after, later) {
+		t.Errorf("a newer version's snapshot was touched: %v", err)
+	}
 	for _, n := range []int{0, 10, 40, len(sound) - 1} {
 		if err := os.WriteFile(newest, sound[:n], 0o600); err != nil {
 			t.Fatal(err)
