@@ -76,8 +76,17 @@ func open(path string) (*File, error) {
 		return nil, fmt.Errorf("open checkpoint %s: %w", path, err)
 	}
 	// Looked at before anything is written: a newer version's file is left as it is.
-	if err := db.View(readable); err != nil {
+	whole := false
+	err = db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(meta)
+		whole = tx.Bucket(executions) != nil && tx.Bucket(runs) != nil && b != nil && b.Get(formatKey) != nil
+		return readable(b)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("open checkpoint %s: %w", path, errors.Join(err, db.Close()))
+	}
+	if whole { // nor is one that turns out to be of another cluster
+		return &File{db: db}, nil
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{executions, runs, meta} {
@@ -85,7 +94,7 @@ func open(path string) (*File, error) {
 				return err
 			}
 		}
-		return tx.Bucket(meta).Put([]byte("format"), []byte(strconv.Itoa(format)))
+		return tx.Bucket(meta).Put(formatKey, []byte(strconv.Itoa(format)))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open checkpoint %s: %w", path, errors.Join(err, db.Close()))
@@ -96,13 +105,14 @@ func open(path string) (*File, error) {
 // format is raised when versions before could not make sense of the file.
 const format = 1
 
-// readable refuses the file of a newer version.
-func readable(tx *bbolt.Tx) error {
-	b := tx.Bucket(meta)
+var formatKey = []byte("format")
+
+// readable refuses the file of a newer version. b is its bucket meta.
+func readable(b *bbolt.Bucket) error {
 	if b == nil {
 		return nil // made just now
 	}
-	text := string(b.Get([]byte("format")))
+	text := string(b.Get(formatKey))
 	if n, err := strconv.Atoi(text); text != "" && (err != nil || n > format) {
 		return &sheaf.Error{
 			Class: sheaf.Conflict, Field: "data_dir", Msg: fmt.Sprintf("the client's data directory was written by a newer version (format %s, this one reads %d)", text, format),

@@ -174,6 +174,16 @@ func TestDamagedSnapshot(t *testing.T) {
 			t.Errorf("cut to %d bytes: %v", n, err)
 		}
 	}
+	newer := bytes.Replace(sound, []byte("snapshot 1\n"), []byte("snapshot 2\n"), 1)
+	if err := os.WriteFile(newest, newer, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reopen(t, dir); !errors.Is(err, consensus.ErrForeign) || errors.Is(err, consensus.ErrDamaged) {
+		t.Errorf("of a newer version: %v", err)
+	}
+	if after, err := os.ReadFile(newest); err != nil || !bytes.Equal(after, newer) || bytes.Equal(newer, sound) {
+		t.Errorf("the snapshot of a newer version was changed: %v", err)
+	}
 	if err := os.Remove(newest); err != nil {
 		t.Fatal(err)
 	}
