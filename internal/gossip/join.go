@@ -89,7 +89,7 @@ func (p *Pool) joinAny(ctx context.Context, list *memberlist.Memberlist) error {
 			return nil
 		}
 		next := pause.NextBackOff()
-		p.log.Warn("could not join the gossip pool: "+whyNotJoined(err)+"; compare addresses, region and gossip key", "join", p.join, "retry", next, "error", err)
+		p.log.Warn("could not join the gossip pool: "+whyNotJoined(list.LocalNode().Name, err)+"; compare addresses, region and gossip key", "join", p.join, "retry", next, "error", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -239,10 +239,10 @@ func readKeys(path string) ([][]byte, error) {
 	return keys, nil
 }
 
-// whyNotJoined says in our words what memberlist found, where it is about keys.
-func whyNotJoined(err error) string {
-	if err == nil {
-		return ""
+// whyNotJoined says in our words what memberlist found, where it is about keys or names.
+func whyNotJoined(name string, err error) string {
+	if err == nil { // somebody answered, and there is still no other member
+		return "who answers there is this agent itself, or is called " + name + " as well: each agent needs a name of its own"
 	}
 	text := strings.ToLower(err.Error())
 	switch {

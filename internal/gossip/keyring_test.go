@@ -165,7 +165,7 @@ func (h *heard) has(s string) bool {
 	return strings.Contains(h.text.String(), s)
 }
 
-func TestJoinSaysWhatIsWrongWithTheKey(t *testing.T) {
+func TestJoinSaysWhatIsWrong(t *testing.T) {
 	secured := start(t, gossip.Config{Self: gossip.Member{Name: "s", Region: "eu"}, Key: newKey(t)})
 	open := start(t, gossip.Config{Self: gossip.Member{Name: "o", Region: "eu"}})
 	for _, c := range []struct {
@@ -175,6 +175,7 @@ func TestJoinSaysWhatIsWrongWithTheKey(t *testing.T) {
 		{"wrong", secured.Address(), "the gossip key is not the one that the pool uses", newKey(t)},
 		{"none", secured.Address(), "the pool is encrypted, and this agent has no gossip key", nil},
 		{"needless", open.Address(), "this agent has a gossip key, and the pool is not encrypted", newKey(t)},
+		{"o", open.Address(), "is called o as well", nil},
 	} {
 		log := &heard{more: make(chan struct{}, 1)}
 		startLogged(t, gossip.Config{
