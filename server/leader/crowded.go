@@ -45,6 +45,10 @@ func (t *Term) relieve(ctx context.Context) error {
 		if n == nil {
 			continue
 		}
+		t.discount(snap, n, c)
+		if c.Bytes == 0 && c.Files == 0 {
+			continue
+		}
 		runs := t.history.relief(t.clock.nowMs(), t.KeepLeast, c, deleteAtOnce, func(id sheaf.RunID) bool { return leftOn(snap.Run(id), n) })
 		if len(runs) == 0 {
 			t.Logger.Warn("a node's disk is too full, and no run that is over can go there", "node", n.Name, "bytes", c.Bytes, "files", c.Files)
@@ -55,6 +59,17 @@ func (t *Term) relieve(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// discount takes off what a node will gain without more: what it says it keeps of runs that are deleted. It
+// had not heard of that when it asked, or has lost it; it is told again.
+func (t *Term) discount(snap *state.Snapshot, n *state.Node, c *wire.Crowded) {
+	for _, k := range c.Runs {
+		if snap.Run(sheaf.RunID(k.Run)) == nil {
+			c.Bytes, c.Files = c.Bytes-min(c.Bytes, k.Bytes), c.Files-min(c.Files, k.Files)
+			t.hub.DeleteOutputs(n.ID, sheaf.RunID(k.Run), "")
+		}
+	}
 }
 
 // leftOn reports whether a run has left anything on a node, outputs or the logs of failures.
