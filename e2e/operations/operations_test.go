@@ -33,6 +33,7 @@ func TestGuide(t *testing.T) {
 		"A new token":              {after: oldTokenIsRefused},
 		"A damaged store":          {before: damage, after: func(s *site) { servers(s, "server-2", "server-3", "server-4") }},
 		"Lost quorum":              {before: loseTwo, after: nothingWasLost},
+		"All servers lost":         {before: loseAll, after: runsAreBack},
 	}
 	for section := range steps {
 		if !headings[section] {
@@ -297,6 +298,21 @@ func nothingWasLost(s *site) {
 		s.t.Errorf("after the loss the runs are %s", list)
 	}
 	s.run(desk, "agent job run hello.hcl -o once-more")
+}
+
+// loseAll takes all servers away with all that they had.
+func loseAll(s *site) {
+	for _, name := range []string{"server-2", "server-3", "server-4"} {
+		crash(s, name)
+		s.run(name, "rm -rf /var/lib/sheaf")
+	}
+}
+
+func runsAreBack(s *site) {
+	servers(s, "server-2", "server-3", "server-4")
+	if list := s.run(desk, "agent -namespace photos job list -t '{{range .}}{{.id}} {{.status}} {{end}}'"); strings.Count(list, "hello-") == 0 {
+		s.t.Errorf("after the restore the runs are %q", list)
+	}
 }
 
 // stopAll: every agent ends in order, and leaves no process of its own.
