@@ -157,6 +157,10 @@ func (n *Node) keepServers(ctx context.Context, r *raft.Raft) {
 // takeIn adds the members that are new as nonvoters, and follows those whose address changed.
 // A server that another stands in the place of goes first: raft has no two at one address.
 func (n *Node) takeIn(ctx context.Context, r *raft.Raft, members []Member, warned map[string]bool) error {
+	alive := map[string]bool{}
+	for _, m := range members {
+		alive[m.ID] = true
+	}
 	for _, m := range members {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -171,7 +175,7 @@ func (n *Node) takeIn(ctx context.Context, r *raft.Raft, members []Member, warne
 		if m.Leaving {
 			continue
 		}
-		for _, c := range changesFor(n.Peers(), m, n.config.Identity.Server) {
+		for _, c := range changesFor(n.Peers(), m, n.config.Identity.Server, alive) {
 			n.config.Logger.Info(c.say, "server", c.id, "name", m.Name, "address", m.Address)
 			if err := n.await(ctx, c.apply(r)); err != nil {
 				return fmt.Errorf("%s %s at %s: %w", c.say, c.id, m.Address, err)
@@ -188,8 +192,9 @@ type change struct {
 	apply func(*raft.Raft) raft.Future
 }
 
-// changesFor are the changes that bring a member into the configuration, in order.
-func changesFor(peers []Peer, m Member, self string) []change {
+// changesFor are the changes that bring a member into the configuration, in order. Gossip is only a hint: nobody takes
+// the place of a server that is alive.
+func changesFor(peers []Peer, m Member, self string, alive map[string]bool) []change {
 	id, address := raft.ServerID(m.ID), raft.ServerAddress(m.Address)
 	var out []change
 	add := change{"taking in a server, as a nonvoter at first", m.ID, func(r *raft.Raft) raft.Future { return r.AddNonvoter(id, address, 0, changeTimeout) }}
@@ -201,8 +206,8 @@ func changesFor(peers []Peer, m Member, self string) []change {
 			add = change{"following a voter to its new address", m.ID, func(r *raft.Raft) raft.Future { return r.AddVoter(id, address, 0, changeTimeout) }}
 		case p.ID == m.ID:
 			add.say = "following a nonvoter to its new address"
-		case p.Address == m.Address && p.ID == self:
-			return nil // its address is this leader's own: gossip is behind
+		case p.Address == m.Address && (p.ID == self || alive[p.ID]):
+			return nil // gossip is behind, or somebody claims what is another's
 		case p.Address == m.Address:
 			old := p.ID
 			out = append(out, change{"removing a server that another replaces", old, func(r *raft.Raft) raft.Future {

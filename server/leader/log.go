@@ -52,6 +52,9 @@ func (t *Term) Apply(ctx context.Context, c *fsm.Command) (fsm.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return fsm.Reply{}, gone(err)
 	}
+	if t.over.Load() { // the next term's may have begun, on this very server
+		return fsm.Reply{}, &sheaf.Error{Class: sheaf.Unavailable, Msg: "the leader is changing", Hint: "try again"}
+	}
 	type answer struct {
 		reply fsm.Reply
 		err   error

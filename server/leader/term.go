@@ -73,6 +73,7 @@ type Term struct {
 	outputs      chan struct{}
 	reap         chan struct{}
 	nextDeadline atomic.Int64 // cluster time, 0 is none known
+	over         atomic.Bool  // Run is returning: what is applied from then on nobody would follow
 }
 
 // New makes the term of a leadership that has just begun, with everything
@@ -130,6 +131,7 @@ func (t *Term) Run(ctx context.Context, begun func()) error {
 	t.holdBack()
 	poke(t.reap)
 	begun()
+	defer t.over.Store(true)
 	return g.Wait()
 }
 
