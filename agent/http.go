@@ -14,7 +14,7 @@ import (
 // not given has the defaults of httpapi.Limits.
 type HTTPConfig struct {
 	MaxConnections int    `hcl:"max_connections,optional"`             // 8192, or a quarter of the open files that the process may have
-	MaxPerAddress  int    `hcl:"max_connections_per_address,optional"` // 1024
+	MaxPerAddress  int    `hcl:"max_connections_per_address,optional"` // 1024, or a quarter of max_connections where that is not given
 	MaxWaits       int    `hcl:"max_waits,optional"`                   // blocking reads and streams at once; 4096
 	HeaderTimeout  string `hcl:"header_timeout,optional"`              // 10s
 	Beat           string `hcl:"heartbeat,optional"`                   // of streams without news; 10s

@@ -47,7 +47,7 @@ func TestOutOfConnections(t *testing.T) {
 			t.Fatalf("answered %q", line)
 		}
 	}
-	if served == 0 || served > 256/4 || refused == 0 {
+	if served == 0 || served > 256/4/4 || refused == 0 {
 		t.Errorf("of 600 connections %d were served, %d refused and %d cut off", served, refused, cut)
 	}
 	if got := a.cli("job", "list"); got.code != 1 || !strings.Contains(got.stderr, "too many connections") {

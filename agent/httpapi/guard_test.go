@@ -95,9 +95,9 @@ func TestServerHasItsBounds(t *testing.T) {
 	if s.ReadHeaderTimeout != headerTimeout || s.IdleTimeout != idleTimeout || s.MaxHeaderBytes != maxHeaderBytes {
 		t.Errorf("header %s, idle %s, %d bytes", s.ReadHeaderTimeout, s.IdleTimeout, s.MaxHeaderBytes)
 	}
-	for _, c := range []struct{ files, configured, want int }{{0, 0, 8192}, {1 << 20, 0, 8192}, {1024, 0, 256}, {2, 0, 1}, {1024, 1000, 1000}} {
-		if got := (Limits{Files: c.files, Connections: c.configured}).filled().Connections; got != c.want {
-			t.Errorf("%d files, configured %d: %d connections, want %d", c.files, c.configured, got, c.want)
+	for _, c := range []struct{ files, configured, connections, perAddress int }{{0, 0, 8192, 1024}, {1 << 20, 0, 8192, 1024}, {1024, 0, 256, 64}, {2, 0, 1, 1}, {1024, 1000, 1000, 1024}} {
+		if got := (Limits{Files: c.files, Connections: c.configured}).filled(); got.Connections != c.connections || got.PerAddress != c.perAddress {
+			t.Errorf("%d files, configured %d: %d connections, %d an address", c.files, c.configured, got.Connections, got.PerAddress)
 		}
 	}
 	for _, e := range endpoints {

@@ -32,17 +32,21 @@ const (
 	headerTimeout      = 10 * time.Second
 )
 
-// filesPerConnection is the share of a process's open files that connections may take unless told otherwise: up to
-// twice the limit are open for a moment, and raft, disks and tasks need the other half.
-const filesPerConnection = 4
+// Shares of what a process may have open, unless told otherwise. Up to twice a limit are open for a moment,
+// and raft, disks and tasks need files, too; one address leaves half of the connections to others.
+const (
+	filesPerConnection = 4
+	addresses          = 4
+)
 
 func (l Limits) filled() Limits {
-	connections := defaultConnections
-	if l.Files > 0 {
+	connections, perAddress := defaultConnections, defaultPerAddress
+	if l.Files > 0 && l.Connections == 0 {
 		connections = min(connections, max(1, l.Files/filesPerConnection))
+		perAddress = min(perAddress, max(1, connections/addresses))
 	}
 	return Limits{
-		Connections: cmp.Or(l.Connections, connections), PerAddress: cmp.Or(l.PerAddress, defaultPerAddress),
+		Connections: cmp.Or(l.Connections, connections), PerAddress: cmp.Or(l.PerAddress, perAddress),
 		Waits: cmp.Or(l.Waits, defaultWaits), Header: cmp.Or(l.Header, headerTimeout), Beat: cmp.Or(l.Beat, defaultBeat),
 	}
 }
