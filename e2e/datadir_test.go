@@ -94,6 +94,17 @@ func TestDataDirectories(t *testing.T) {
 		t.Errorf("of a newer version: touched:\n%s", diff)
 	}
 
+	// The client of the first cluster is started beside the server of a second one.
+	gossip := freePort(t)
+	startDaemon(t, "name = \"second\"\nregion = \"here\"\n"+portsBlock(t, gossip)+server)
+	before = contents(t, a.dataDir)
+	if r := try(a.dataDir, fmt.Sprintf("join = [\"127.0.0.1:%s\"]\n%s", gossip, daemon("here", client))); r.code != 1 || !strings.Contains(r.stderr, "the node belongs to cluster") {
+		t.Errorf("of another cluster, by a client: exit %d, %s", r.code, r.stderr)
+	}
+	if diff := same(before, contents(t, a.dataDir)); diff != "" {
+		t.Errorf("of another cluster: touched:\n%s", diff)
+	}
+
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "precious")
 	for what, dir := range map[string]string{"a file": file, "below a file": filepath.Join(file, "x"), "where nothing can be made": "/proc/sheaf"} {

@@ -92,6 +92,10 @@ client {
 	}
 	write(t, gate, "")
 	server.ok("job", "wait", "live")
+	await(t, "no directories of executions are left", func() bool {
+		entries, err := os.ReadDir(filepath.Join(dir, "client", "work"))
+		return err == nil && len(entries) == 0
+	})
 	for run, files := range map[string]int{"live": 2, got[len(got)-1]: 1} {
 		out := filepath.Join(t.TempDir(), "out")
 		server.ok("job", "results", "-o", out, run)

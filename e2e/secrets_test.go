@@ -2,8 +2,12 @@ package e2e
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -12,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/drivers/containerd/containerdtest"
 )
 
@@ -115,6 +120,7 @@ job %q {
 	if gone := a.cli("job", "run", job("exec-1", "exec", configs["exec"].config, "")); gone.code == 0 || !strings.Contains(gone.stderr, `has no secret "key"`) {
 		t.Errorf("after it was deleted: exit %d, %s", gone.code, gone.stderr)
 	}
+	shown.WriteString(said(t, a))
 	left := func() []string {
 		var all []string
 		for _, p := range []string{"/run", "/dev/shm", os.Getenv("XDG_RUNTIME_DIR")} {
@@ -156,4 +162,39 @@ job %q {
 	if err != nil || files < 5 {
 		t.Errorf("%d files of the agent were looked through: %v", files, err)
 	}
+}
+
+// said is all that an agent says of itself: its events up to the deletion of a secret, and a bundle for support.
+func said(t *testing.T, a *agent) string {
+	t.Helper()
+	var all strings.Builder
+	deleted := false
+	for line, err := range a.client().Events(t.Context(), api.EventOptions{After: new(uint64), Namespace: "*"}) {
+		b, marshalErr := json.Marshal(line)
+		if err := errors.Join(err, marshalErr); err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+		if deleted = strings.Contains(string(b), "SecretDeleted"); deleted {
+			break
+		}
+	}
+	if !deleted {
+		t.Error("the deletion of a secret is no event")
+	}
+	bundle := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	a.ok("operator", "debug", "-duration", "1s", "-o", bundle)
+	f, err := os.Open(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	plain, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(&all, plain); err != nil || n == 0 {
+		t.Errorf("the bundle has %d bytes, %v", n, err)
+	}
+	return all.String()
 }

@@ -154,6 +154,9 @@ func (f *File) Save(list []Execution, specs map[sheaf.RunID][]byte) error {
 
 // Remove forgets executions by ID. What is not there is no error.
 func (f *File) Remove(ids []string) error {
+	if len(ids) == 0 {
+		return nil // and the file stays as it is, which may be another cluster's
+	}
 	err := f.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(executions)
 		for _, id := range ids {
