@@ -160,6 +160,9 @@ func fromArchive(ctx context.Context, conn *client.Client, path string) (client.
 		return img, nil
 	}
 	made, err := conn.Import(ctx, f, client.WithIndexName(name), client.WithImageRefTranslator(func(string) string { return "" }), client.WithAllPlatforms(true))
+	if errdefs.IsAlreadyExists(err) { // another agent of this machine imported it meanwhile
+		return conn.GetImage(ctx, name)
+	}
 	if err != nil {
 		return nil, invalid("it cannot be read as an archive of images: "+err.Error(), "make it with `docker save` or `skopeo copy … oci-archive:`")
 	}

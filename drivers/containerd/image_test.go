@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -71,6 +72,20 @@ func TestImages(t *testing.T) {
 	if got, err := prepare(t, ref); err != nil || got.Digest != want.String() {
 		t.Errorf("from the registry: %v, %v; want %s", got, err, want)
 	}
+}
+
+// TestImportTogether: the agents of one machine find an archive at the same time, that none has imported.
+func TestImportTogether(t *testing.T) {
+	image := "docker-archive:" + containerdtest.DockerArchive(t, containerdtest.Busybox(t))
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if _, err := prepare(t, image); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestHostileImages: what can never run here is refused when it is prepared,

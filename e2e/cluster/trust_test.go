@@ -89,7 +89,12 @@ func (t *trust) environment(a *agent) []string {
 // bootstrap makes the first token, once the servers are there, and has the test use it.
 func (t *trust) bootstrap(c *cluster) {
 	c.t.Helper()
-	made := anyone(c, "the first token", func(ctx context.Context, a *agent) (api.NewToken, error) { return a.api.BootstrapACL(ctx, "") })
+	made := anyone(c, "the first token", func(_ context.Context, a *agent) (api.NewToken, error) {
+		// It is given once: who does not wait for it does not get it again.
+		ctx, stop := context.WithTimeout(context.Background(), patience)
+		defer stop()
+		return a.api.BootstrapACL(ctx, "")
+	})
 	t.token = made.Secret
 	for _, a := range c.all() {
 		c.connect(a)
