@@ -10,9 +10,10 @@ import (
 // SubmitRequest asks for a run of a job. The same ID with the same job again is the same run;
 // with another job it is a Conflict.
 type SubmitRequest struct {
-	ID   sheaf.RunID `json:"id,omitempty"`   // made by the agent when empty
-	Hold bool        `json:"hold,omitempty"` // nothing of it is placed until it is released
-	Job  sheaf.Job   `json:"job"`
+	ID    sheaf.RunID `json:"id,omitempty"`    // made by the agent when empty
+	Hold  bool        `json:"hold,omitempty"`  // nothing of it is placed until it is released
+	Rerun bool        `json:"rerun,omitempty"` // nothing is taken over from earlier runs, although the job has reuse
+	Job   sheaf.Job   `json:"job"`
 }
 
 // ChangeRequest changes how a run that is not over is scheduled. What is nil stays.

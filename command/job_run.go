@@ -119,7 +119,7 @@ func (f *runFlags) request(job *sheaf.Job) api.SubmitRequest {
 	if id == "" {
 		id = api.NewRunID(job.Name)
 	}
-	return api.SubmitRequest{ID: id, Hold: f.hold, Job: *job}
+	return api.SubmitRequest{ID: id, Hold: f.hold, Rerun: f.rerun, Job: *job}
 }
 
 // run submits a job to a cluster and waits for its end.

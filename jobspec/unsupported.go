@@ -17,7 +17,7 @@ type refusal struct {
 
 // refusals are all of them. What a version comes to support loses its row, and nothing else changes.
 var refusals = []refusal{
-	{"reuse = true", func(_ *checker, j *sheaf.Job) []string { return at(j.Reuse, "reuse") }},
+	{"reuse = true without a split", func(_ *checker, j *sheaf.Job) []string { return at(j.Reuse && j.Split == nil, "reuse") }},
 	{`isolation = "run"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Isolation == sheaf.IsolationRun, "isolation") }},
 	{"the source", remoteSources},
 	{"the module", remoteModules},
@@ -48,6 +48,8 @@ func (c *checker) refuse(j *sheaf.Job) {
 
 func unsupportedHint(path string) string {
 	switch withoutIndexes(path) {
+	case "reuse":
+		return "add a split: what it lists is compared with what earlier runs have read"
 	case "inputs.source":
 		return "copy the files to where the clients can read them, and name these with file://"
 	case "task.config.module":

@@ -79,6 +79,12 @@ type Health struct {
 	LastIndex   uint64         `json:"last_index"`
 }
 
+// SubmitOptions are what a submission says of a run beside its job.
+type SubmitOptions struct {
+	Held  bool // nothing of it is placed until a Change releases it
+	Rerun bool // it takes over nothing from earlier runs, although its job has reuse
+}
+
 // API is what the HTTP layer may ask of a server. Writes are for the leader: elsewhere they
 // fail with class NotLeader. All methods may be called concurrently.
 type API interface {
@@ -127,8 +133,8 @@ type API interface {
 	// Submit makes a run of a complete job, or finds that it is there already
 	// (Conflict where the same ID has another job).
 	Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error)
-	// SubmitHeld is Submit of a run that is held until a Change releases it.
-	SubmitHeld(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error)
+	// SubmitWith is Submit with options.
+	SubmitWith(ctx context.Context, id sheaf.RunID, job sheaf.Job, with SubmitOptions) (Submitted, error)
 	// Cancel ends a run; one that is over stays as it is, without an error.
 	Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error)
 	// Retry runs partitions again in the next generation. Conflict says why not.

@@ -82,15 +82,11 @@ func (s *Server) change(ctx context.Context, id sheaf.RunID, c *fsm.Command) (fs
 
 // Submit implements API.
 func (s *Server) Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error) {
-	return s.submit(ctx, id, job, false)
+	return s.SubmitWith(ctx, id, job, SubmitOptions{})
 }
 
-// SubmitHeld implements API.
-func (s *Server) SubmitHeld(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error) {
-	return s.submit(ctx, id, job, true)
-}
-
-func (s *Server) submit(ctx context.Context, id sheaf.RunID, job sheaf.Job, held bool) (Submitted, error) {
+// SubmitWith implements API.
+func (s *Server) SubmitWith(ctx context.Context, id sheaf.RunID, job sheaf.Job, with SubmitOptions) (Submitted, error) {
 	if err := sheaf.CheckName("run", string(id)); err != nil {
 		return Submitted{}, err
 	}
@@ -98,7 +94,7 @@ func (s *Server) submit(ctx context.Context, id sheaf.RunID, job sheaf.Job, held
 	if err != nil {
 		return Submitted{}, fmt.Errorf("encode the job: %w", err)
 	}
-	reply, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: string(id), JobJson: b, Held: held}}})
+	reply, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: string(id), JobJson: b, Held: with.Held, Rerun: with.Rerun}}})
 	done.Created = err == nil && !reply.Existing
 	return done, err
 }

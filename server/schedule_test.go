@@ -51,7 +51,7 @@ func TestHoldTakesBackWhatHasNotBegun(t *testing.T) {
 	h.adjust(t, "r", server.RunChange{Held: is(false)})
 	f.await("more work", func() bool { return len(f.begun) > was })
 
-	got, err := h.SubmitHeld(t.Context(), "s", job())
+	got, err := h.SubmitWith(t.Context(), "s", job(), server.SubmitOptions{Held: true})
 	if err != nil || !got.Run.Held {
 		t.Errorf("submitted held: %+v, %v", got, err)
 	}

@@ -36,9 +36,10 @@ type Body[T any] struct {
 // submitBody is api.SubmitRequest with the job still as it came: what is left
 // out of a job and what is written as zero are told apart by jobspec alone.
 type submitBody struct {
-	ID   sheaf.RunID     `json:"id,omitempty"`
-	Hold bool            `json:"hold,omitempty"`
-	Job  json.RawMessage `json:"job"`
+	ID    sheaf.RunID     `json:"id,omitempty"`
+	Hold  bool            `json:"hold,omitempty"`
+	Rerun bool            `json:"rerun,omitempty"`
+	Job   json.RawMessage `json:"job"`
 }
 
 // readJob reads a job's JSON form, which must be there.
@@ -64,11 +65,7 @@ func (a *API) submit(ctx context.Context, in *struct{ Body submitBody }) (*Body[
 	if err := sheaf.CheckName("id", string(id)); err != nil {
 		return nil, err
 	}
-	send := a.Server.Submit
-	if in.Body.Hold {
-		send = a.Server.SubmitHeld
-	}
-	got, err := send(ctx, id, *job)
+	got, err := a.Server.SubmitWith(ctx, id, *job, server.SubmitOptions{Held: in.Body.Hold, Rerun: in.Body.Rerun})
 	if err != nil {
 		return nil, err
 	}

@@ -55,8 +55,19 @@ type recordMerge struct {
 	logs    bool
 	out     *lines
 
-	order []sheaf.NodeID // whose the block's partitions are, in order
-	asks  map[sheaf.NodeID]*wire.ReadRecordsRequest
+	order []recordOf // the block's partitions, in order
+	asks  map[recordFrom]*wire.ReadRecordsRequest
+}
+
+// recordFrom is who is asked for records, and of which run: another where outputs were taken over.
+type recordFrom struct {
+	node sheaf.NodeID
+	run  sheaf.RunID
+}
+
+type recordOf struct {
+	recordFrom
+	partition int
 }
 
 func (m *recordMerge) add(i int) error {
@@ -65,19 +76,21 @@ func (m *recordMerge) add(i int) error {
 		return nil
 	}
 	if m.asks == nil {
-		m.asks = map[sheaf.NodeID]*wire.ReadRecordsRequest{}
+		m.asks = map[recordFrom]*wire.ReadRecordsRequest{}
 	}
-	ask := m.asks[p.Node]
+	maker, as := madeBy(m.run, p)
+	from := recordFrom{p.Node, maker}
+	ask := m.asks[from]
 	if ask == nil {
-		ask = &wire.ReadRecordsRequest{Run: string(m.run.ID), Logs: m.logs}
-		m.asks[p.Node] = ask
+		ask = &wire.ReadRecordsRequest{Run: string(maker), Logs: m.logs}
+		m.asks[from] = ask
 	}
-	if n := len(ask.First) - 1; n >= 0 && ask.First[n]+ask.Count[n] == uint32(i) && ask.Attempt[n] == p.Attempt {
+	if n := len(ask.First) - 1; n >= 0 && ask.First[n]+ask.Count[n] == uint32(as) && ask.Attempt[n] == p.Attempt {
 		ask.Count[n]++
 	} else {
-		ask.First, ask.Count, ask.Attempt = append(ask.First, uint32(i)), append(ask.Count, 1), append(ask.Attempt, p.Attempt)
+		ask.First, ask.Count, ask.Attempt = append(ask.First, uint32(as)), append(ask.Count, 1), append(ask.Attempt, p.Attempt)
 	}
-	m.order = append(m.order, p.Node)
+	m.order = append(m.order, recordOf{from, i})
 	if len(m.order) >= recordBlock {
 		return m.flush()
 	}
@@ -85,8 +98,9 @@ func (m *recordMerge) add(i int) error {
 }
 
 func (m *recordMerge) flush() error {
-	streams := map[sheaf.NodeID]func() (*wire.ReadRecordsReply, error){}
-	for node, ask := range m.asks {
+	streams := map[recordFrom]func() (*wire.ReadRecordsReply, error){}
+	for from, ask := range m.asks {
+		node := from.node
 		conn, err := m.api.Server.Node(node)
 		if err != nil {
 			return err
@@ -95,20 +109,21 @@ func (m *recordMerge) flush() error {
 		if err != nil {
 			return nodeError(node, err)
 		}
-		streams[node] = stream.Recv
+		streams[from] = stream.Recv
 	}
-	for _, node := range m.order {
+	for _, of := range m.order {
+		node := of.node
 		for more := true; more; {
-			reply, err := streams[node]()
+			reply, err := streams[of.recordFrom]()
 			if errors.Is(err, io.EOF) {
 				return &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("node %s keeps fewer records than it committed", node)}
 			}
 			if err != nil {
 				return nodeError(node, err)
 			}
-			rec := api.Record{Partition: int(reply.Partition), Attempt: reply.Attempt, ExitCode: int(reply.ExitCode), Stdout: reply.Stdout, Stderr: reply.Stderr, More: reply.More}
+			rec := api.Record{Partition: of.partition, Attempt: reply.Attempt, ExitCode: int(reply.ExitCode), Stdout: reply.Stdout, Stderr: reply.Stderr, More: reply.More}
 			if rec.Files, err = filesOf(reply.ManifestJson); err != nil {
-				return fmt.Errorf("read manifest of partition %d: %w", reply.Partition, err)
+				return fmt.Errorf("read manifest of partition %d: %w", of.partition, err)
 			}
 			if err := m.out.write(rec); err != nil {
 				return err

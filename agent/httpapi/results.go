@@ -39,6 +39,14 @@ func (a *API) located(ctx context.Context, in ExecutionRead) (*state.Run, sheaf.
 	return run, p, conn, err
 }
 
+// madeBy is the run that executed a partition, and its number there: another where its output was taken over.
+func madeBy(run *state.Run, p sheaf.Partition) (sheaf.RunID, int) {
+	if p.MadeBy != nil {
+		return p.MadeBy.Run, p.MadeBy.Partition
+	}
+	return run.ID, p.Index
+}
+
 // results streams the manifest of the merged result from the node that made it.
 func (a *API) results(w http.ResponseWriter, r *http.Request, in *RunRead) error {
 	snap, run, headers, err := a.lookup(r.Context(), in.ReadParams, in.RunParams)
@@ -101,6 +109,7 @@ func (a *API) file(w http.ResponseWriter, r *http.Request, in *struct {
 	if err != nil {
 		return err
 	}
+	maker, as := madeBy(run, p)
 	attempt, err := intParam("attempt", in.Attempt)
 	if err != nil {
 		return err
@@ -108,7 +117,7 @@ func (a *API) file(w http.ResponseWriter, r *http.Request, in *struct {
 	if attempt == 0 {
 		attempt = int64(p.Attempt)
 	}
-	req := &wire.ReadFileRequest{Run: string(run.ID), Partition: uint32(p.Index), Attempt: uint32(attempt), Output: in.Output, Path: []byte(in.Path)}
+	req := &wire.ReadFileRequest{Run: string(maker), Partition: uint32(as), Attempt: uint32(attempt), Output: in.Output, Path: []byte(in.Path)}
 	partial := false
 	if rng := in.Range; rng != "" {
 		from, ok := strings.CutPrefix(rng, "bytes=")
@@ -150,7 +159,8 @@ func (a *API) logs(w http.ResponseWriter, r *http.Request, in *struct {
 	if err != nil {
 		return err
 	}
-	req := &wire.ReadLogRequest{Run: string(run.ID), Partition: uint32(p.Index), Stderr: in.Stderr, Follow: in.Follow}
+	maker, as := madeBy(run, p)
+	req := &wire.ReadLogRequest{Run: string(maker), Partition: uint32(as), Stderr: in.Stderr, Follow: in.Follow}
 	for _, p := range []struct {
 		name, text string
 		set        func(int64)

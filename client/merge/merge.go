@@ -38,17 +38,20 @@ type Merge struct {
 	Job        *sheaf.Job
 	Dir        string // for what does not fit into memory
 	Store      *store.Run
+	// Stores gives the outputs here of another run, whose outputs this one has taken over.
+	Stores func(run sheaf.RunID) (*store.Run, error)
 	// Leader waits for the servers' leader and the session's number there.
 	Leader func(ctx context.Context) (wire.ServersClient, uint64, error)
 	// Peer is the service of another node.
 	Peer func(id sheaf.NodeID) (client wire.NodesClient, done func(), err error)
 	// Lacks tells the servers that an output that lies here is gone or damaged.
-	Lacks func(partition int, attempt uint32, reason string)
+	Lacks func(run sheaf.RunID, partition int, attempt uint32, reason string)
 	// Places is where results may be published.
 	Places publish.Config
 	Logger *slog.Logger
 
 	tokens tokens
+	made   made
 }
 
 // Do merges, has the result sealed, and publishes it where the job says so. A conflict between partitions

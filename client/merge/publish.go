@@ -48,22 +48,29 @@ func (m *Merge) first(ctx context.Context) (*wire.Outputs, error) {
 }
 
 // ask reads one message of the servers' list.
-func (m *Merge) ask(ctx context.Context) (*wire.Outputs, error) {
+func (m *Merge) ask(ctx context.Context) (*wire.Outputs, error) { return m.askFrom(ctx, 0, false) }
+
+// askFrom reads the first message from a partition on; with listed the first that lists any.
+func (m *Merge) askFrom(ctx context.Context, partition int, listed bool) (*wire.Outputs, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	leader, _, err := m.Leader(ctx)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := leader.ReadOutputs(ctx, &wire.ReadOutputsRequest{Run: string(m.Run), Generation: m.Generation, MergeAttempt: m.Attempt, Node: string(m.Node)})
+	stream, err := leader.ReadOutputs(ctx, &wire.ReadOutputsRequest{Run: string(m.Run), Generation: m.Generation, MergeAttempt: m.Attempt, From: uint32(partition), Node: string(m.Node)})
 	if err != nil {
 		return nil, err
 	}
-	first, err := stream.Recv()
-	if errors.Is(err, io.EOF) {
-		return nil, nil
+	for {
+		first, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err != nil || !listed || len(first.Partition) > 0 {
+			return first, err
+		}
 	}
-	return first, err
 }
 
 // publish writes the result, has it sealed, and puts the manifest; or only puts the manifest of what an
@@ -118,7 +125,8 @@ func (m *Merge) write(ctx context.Context, place publish.Place) (*wire.SealResul
 		Manifest: manifest, Open: m.open, Dir: m.Dir,
 		Damaged: func(p sheaf.Part, reason string) {
 			if p.Node == m.Node {
-				m.Lacks(p.Partition, p.Attempt, reason)
+				run, as := m.made.by(m.Run, p.Partition)
+				m.Lacks(run, as, p.Attempt, reason)
 			}
 		},
 	})
@@ -140,14 +148,22 @@ func (m *Merge) discard(ctx context.Context, place publish.Place) {
 // open opens a part of a merged file, here or on the node that has it.
 func (m *Merge) open(ctx context.Context, f *sheaf.File, p sheaf.Part) (io.ReadCloser, error) {
 	name := cmp.Or(p.Path, f.Path)
+	run, as := m.made.by(m.Run, p.Partition)
 	if p.Node == m.Node {
-		r, err := m.Store.OpenFile(store.Key{Partition: p.Partition, Attempt: p.Attempt}, f.Output, name, 0, 0)
+		st := m.Store
+		if run != m.Run {
+			var err error
+			if st, err = m.Stores(run); err != nil {
+				return nil, err
+			}
+		}
+		r, err := st.OpenFile(store.Key{Partition: as, Attempt: p.Attempt}, f.Output, name, 0, 0)
 		if sheaf.ClassOf(err) == sheaf.NotFound {
-			m.Lacks(p.Partition, p.Attempt, "a file of its output is gone")
+			m.Lacks(run, as, p.Attempt, "a file of its output is gone")
 		}
 		return r, err
 	}
-	token, err := m.tokens.get(ctx, m.ask)
+	token, err := m.token(ctx, run, p.Partition)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +172,7 @@ func (m *Merge) open(ctx context.Context, f *sheaf.File, p sheaf.Part) (io.ReadC
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(datatoken.With(ctx, token))
-	stream, err := peer.ReadFile(ctx, &wire.ReadFileRequest{Run: string(m.Run), Partition: uint32(p.Partition), Attempt: p.Attempt, Output: f.Output, Path: []byte(name)})
+	stream, err := peer.ReadFile(ctx, &wire.ReadFileRequest{Run: string(run), Partition: uint32(as), Attempt: p.Attempt, Output: f.Output, Path: []byte(name)})
 	if err != nil {
 		cancel()
 		done()

@@ -83,53 +83,62 @@ func (m *Merge) readFrom(ctx context.Context, from *uint32, yield func(merge.Par
 		if len(outs.Attempt) != len(outs.Partition) || len(outs.Node) != len(outs.Partition) || len(outs.Digest) != 32*len(outs.Partition) {
 			return false, status.Error(codes.InvalidArgument, "the servers' list of outputs has columns of different lengths")
 		}
-		if done, err := m.readBatch(datatoken.With(ctx, outs.GetToken()), outs, from, yield); done || err != nil {
+		if done, err := m.readBatch(ctx, outs, from, yield); done || err != nil {
 			return done, err
 		}
 	}
 }
 
-// readBatch reads the manifests of one message, each node's in one pass. Done
+// origin is where outputs lie: a node, and the run there that made them.
+type origin struct{ node, run uint32 } // places in the message; run 0 is the one that is merged
+
+// readBatch reads the manifests of one message, those of each origin in one pass. Done
 // means that the reader has had enough.
 func (m *Merge) readBatch(ctx context.Context, outs *wire.Outputs, from *uint32, yield func(merge.Partition, error) bool) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	spans := make([][]store.Span, len(outs.Nodes))
+	spans := map[origin][]store.Span{}
+	var order []origin
 	for i, p := range outs.Partition {
-		if int(outs.Node[i]) >= len(outs.Nodes) {
-			return false, status.Errorf(codes.InvalidArgument, "partition %d is said to lie on a node that is not named", p)
+		o, as := madeAs(outs, i)
+		if int(o.node) >= len(outs.Nodes) || int(o.run) > len(outs.Runs) {
+			return false, status.Errorf(codes.InvalidArgument, "partition %d is said to lie on a node, or to be of a run, that is not named", p)
 		}
 		if [32]byte(outs.Digest[32*i:]) == noFiles {
 			continue
 		}
-		n := outs.Node[i]
-		if k := len(spans[n]) - 1; k >= 0 && spans[n][k].Attempt == outs.Attempt[i] && spans[n][k].First+spans[n][k].Count == int(p) {
-			spans[n][k].Count++
+		list := spans[o]
+		if k := len(list) - 1; k >= 0 && list[k].Attempt == outs.Attempt[i] && list[k].First+list[k].Count == as {
+			list[k].Count++
 			continue
 		}
-		spans[n] = append(spans[n], store.Span{First: int(p), Count: 1, Attempt: outs.Attempt[i]})
+		if list == nil {
+			order = append(order, o)
+		}
+		spans[o] = append(list, store.Span{First: as, Count: 1, Attempt: outs.Attempt[i]})
 	}
-	next := make([]func() (store.Record, error, bool), len(spans))
-	for n, s := range spans {
-		if len(s) == 0 {
-			continue
-		}
-		records := m.Store.Records(s)
-		if id := sheaf.NodeID(outs.Nodes[n]); id != m.Node {
-			records = m.remote(ctx, id, s)
+	next := map[origin]func() (store.Record, error, bool){}
+	for _, o := range order {
+		records, err := m.records(ctx, outs, o, spans[o])
+		if err != nil {
+			return false, err
 		}
 		pull, stop := iter.Pull2(records)
 		defer stop()
-		next[n] = pull
+		next[o] = pull
 	}
 	for i, p := range outs.Partition {
 		part := merge.Partition{Index: int(p), Attempt: outs.Attempt[i], Node: sheaf.NodeID(outs.Nodes[outs.Node[i]])}
 		if digest := [32]byte(outs.Digest[32*i:]); digest != noFiles {
-			files, err := m.manifestOf(next[outs.Node[i]], part, digest)
+			o, as := madeAs(outs, i)
+			files, err := m.manifestOf(next[o], part, m.runOf(outs, o), as, digest)
 			if err != nil {
 				return false, &unread{err}
 			}
 			part.Files = files
+		}
+		if o, as := madeAs(outs, i); o.run > 0 {
+			m.made.add(int(p), as, m.runOf(outs, o))
 		}
 		if !yield(part, nil) {
 			return true, nil
@@ -137,6 +146,42 @@ func (m *Merge) readBatch(ctx context.Context, outs *wire.Outputs, from *uint32,
 		*from = p + 1
 	}
 	return false, nil
+}
+
+// madeAs is where item i of a message comes from, and as which partition.
+func madeAs(outs *wire.Outputs, i int) (origin, int) {
+	if len(outs.MadeBy) != len(outs.Partition) || len(outs.MadeAs) != len(outs.Partition) {
+		return origin{node: outs.Node[i]}, int(outs.Partition[i])
+	}
+	return origin{outs.Node[i], outs.MadeBy[i]}, int(outs.MadeAs[i])
+}
+
+func (m *Merge) runOf(outs *wire.Outputs, o origin) sheaf.RunID {
+	if o.run == 0 {
+		return m.Run
+	}
+	return sheaf.RunID(outs.Runs[o.run-1])
+}
+
+// records reads the records of one origin.
+func (m *Merge) records(ctx context.Context, outs *wire.Outputs, o origin, spans []store.Span) (iter.Seq2[store.Record, error], error) {
+	run, node := m.runOf(outs, o), sheaf.NodeID(outs.Nodes[o.node])
+	if node != m.Node {
+		if o.run > 0 && len(outs.Tokens) == len(outs.Runs) {
+			ctx = datatoken.With(ctx, outs.Tokens[o.run-1])
+		} else {
+			ctx = datatoken.With(ctx, outs.GetToken())
+		}
+		return m.remote(ctx, node, run, spans), nil
+	}
+	if o.run == 0 {
+		return m.Store.Records(spans), nil
+	}
+	st, err := m.Stores(run)
+	if err != nil {
+		return nil, fmt.Errorf("open the outputs of run %s: %w", run, err)
+	}
+	return st.Records(spans), nil
 }
 
 // patience is how long an output is tried that its node does not give although the
@@ -157,9 +202,9 @@ type unread struct{ error }
 
 func (u *unread) Unwrap() error { return u.error }
 
-func (m *Merge) manifestOf(next func() (store.Record, error, bool), want merge.Partition, digest [32]byte) ([]sheaf.File, error) {
+func (m *Merge) manifestOf(next func() (store.Record, error, bool), want merge.Partition, run sheaf.RunID, as int, digest [32]byte) ([]sheaf.File, error) {
 	rec, err, ok := next()
-	if err == nil && (!ok || rec.Partition != want.Index || rec.Attempt != want.Attempt) {
+	if err == nil && (!ok || rec.Partition != as || rec.Attempt != want.Attempt) {
 		err = errors.New("its node does not have it any more")
 	}
 	lacks := store.Lacks(err)
@@ -168,7 +213,7 @@ func (m *Merge) manifestOf(next func() (store.Record, error, bool), want merge.P
 		lacks = err.Error()
 	}
 	if lacks != "" && want.Node == m.Node {
-		m.Lacks(want.Index, want.Attempt, lacks)
+		m.Lacks(run, as, want.Attempt, lacks)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("output of partition %d (attempt %d, node %s): %w", want.Index, want.Attempt, want.Node, err)
@@ -181,7 +226,7 @@ func (m *Merge) manifestOf(next func() (store.Record, error, bool), want merge.P
 }
 
 // remote reads records from another node.
-func (m *Merge) remote(ctx context.Context, id sheaf.NodeID, spans []store.Span) iter.Seq2[store.Record, error] {
+func (m *Merge) remote(ctx context.Context, id sheaf.NodeID, run sheaf.RunID, spans []store.Span) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
 		peer, done, err := m.Peer(id)
 		if err != nil {
@@ -191,7 +236,7 @@ func (m *Merge) remote(ctx context.Context, id sheaf.NodeID, spans []store.Span)
 		defer done()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		req := &wire.ReadRecordsRequest{Run: string(m.Run)}
+		req := &wire.ReadRecordsRequest{Run: string(run)}
 		for _, s := range spans {
 			req.First, req.Count, req.Attempt = append(req.First, uint32(s.First)), append(req.Count, uint32(s.Count)), append(req.Attempt, s.Attempt)
 		}

@@ -63,7 +63,7 @@ func (w *Worker) runOwn(ctx context.Context, cancel context.CancelFunc, x *execu
 		m := &merge.Merge{
 			Run: x.Run.ID, Generation: x.Generation, Attempt: x.Attempt, Node: w.cfg.Place.NodeID, Job: d.job,
 			Dir: w.cfg.TempDir, Store: d.store, Leader: w.session.Leader, Peer: w.cfg.Peer, Places: w.cfg.Places, Logger: w.log,
-			Lacks: func(partition int, attempt uint32, reason string) { w.Lacks(x.Run.ID, partition, attempt, reason) },
+			Stores: w.cfg.Store.Run, Lacks: w.Lacks,
 		}
 		run = m.Do
 	default:

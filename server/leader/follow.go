@@ -52,8 +52,12 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 		t.back.add(id)
 	case *fsm.Command_RetryRun:
 		t.runChanged(sheaf.RunID(b.RetryRun.Run))
+		t.gaveUp(sheaf.RunID(b.RetryRun.Run))
 	case *fsm.Command_InvalidateOutput:
 		t.runChanged(sheaf.RunID(b.InvalidateOutput.Outputs.GetRun()))
+		t.gaveUp(sheaf.RunID(b.InvalidateOutput.Outputs.GetRun()))
+	case *fsm.Command_AdoptOutputs:
+		t.runChanged(sheaf.RunID(b.AdoptOutputs.Run))
 	case *fsm.Command_NodePrepareFailed:
 		t.runChanged(sheaf.RunID(b.NodePrepareFailed.Run))
 	case *fsm.Command_CancelRun:
@@ -145,6 +149,9 @@ func (t *Term) look(r *state.Run) {
 	}
 	if r.Status == sheaf.RunMerging {
 		poke(t.outputs)
+	}
+	if r.Reuse.Waits {
+		poke(t.compares)
 	}
 	t.noteDeadline(r)
 	need := r.Need(t.clock.nowMs())

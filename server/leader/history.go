@@ -16,6 +16,7 @@ type history struct {
 	mu     sync.Mutex
 	order  []finished            // the oldest first; some are there no more
 	ended  map[sheaf.RunID]int64 // cluster time at which each ended
+	held   []finished            // runs whose outputs others have: due again when one of these is deleted
 	graves []*grave              // the oldest first
 	of     map[sheaf.RunID]*grave
 }
@@ -64,6 +65,7 @@ func (h *history) again(run sheaf.RunID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.ended, run)
+	h.held = slices.DeleteFunc(h.held, func(f finished) bool { return f.run == run })
 }
 
 // due takes at most `most` runs that are to be deleted at cluster time nowMs: those
@@ -92,10 +94,33 @@ func (h *history) due(nowMs int64, keep int, age, least time.Duration, most int)
 	return runs, 0
 }
 
+// hold keeps runs aside that are due and that others hold. They do not count among those that are kept.
+func (h *history) hold(runs []sheaf.RunID, endedMs func(sheaf.RunID) int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range runs {
+		h.held = append(h.held, finished{id, endedMs(id)})
+	}
+}
+
+// letGo has runs that were held looked at again, the oldest first. h.mu is held.
+func (h *history) letGo() {
+	if len(h.held) == 0 {
+		return
+	}
+	slices.SortStableFunc(h.held, func(a, b finished) int { return cmp.Compare(a.endedMs, b.endedMs) })
+	for _, f := range h.held {
+		h.ended[f.run] = f.endedMs
+	}
+	h.order = append(h.held, h.order...)
+	h.held = nil
+}
+
 // bury notes a tombstone; those that are there already stay as they are.
 func (h *history) bury(stone *state.Tombstone) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.letGo()
 	delete(h.ended, stone.Run)
 	if h.of[stone.Run] == nil {
 		g := &grave{run: stone.Run, unpublished: stone.Unpublished, deletedMs: stone.DeletedMs}

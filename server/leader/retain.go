@@ -97,10 +97,9 @@ func (t *Term) deleteRuns(ctx context.Context, runs []sheaf.RunID, why string) (
 	}()
 	snap := t.Store.Snapshot()
 	c := &fsm.DeleteRun{}
-	for _, id := range runs {
-		if r := snap.Run(id); r == nil || !r.Status.Terminal() {
-			continue
-		}
+	free, held := snap.Deletable(runs)
+	t.history.hold(held, func(id sheaf.RunID) int64 { return snap.Run(id).EndedMs })
+	for _, id := range free {
 		if c.Run == "" {
 			c.Run = string(id)
 		} else {
@@ -182,6 +181,16 @@ func (t *Term) remake(ctx context.Context) (next time.Duration, err error) {
 	for r := range snap.LiveRuns() {
 		if r.Status != sheaf.RunMerging || r.Merge.Done || r.Result.Publishing || r.Partitions == nil {
 			continue
+		}
+		err := t.remakeReused(ctx, snap, r, func(n *state.Node) bool {
+			left := t.OutputsGrace - time.Duration(now-n.LostMs)*time.Millisecond
+			if left > 0 {
+				next = sooner(next, left)
+			}
+			return left > 0
+		})
+		if err != nil {
+			return 0, err
 		}
 		for _, c := range r.NodeCounts() {
 			n := snap.NodeByNumber(c.Node)

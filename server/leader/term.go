@@ -72,6 +72,7 @@ type Term struct {
 	deadlines    chan struct{} // each of size 1
 	outputs      chan struct{}
 	reap         chan struct{}
+	compares     chan struct{}
 	nextDeadline atomic.Int64 // cluster time, 0 is none known
 	over         atomic.Bool  // Run is returning: what is applied from then on nobody would follow
 }
@@ -84,7 +85,7 @@ func New(c Config) *Term {
 		Config: c, clock: newClock(snap.TimeMs()), broker: broker.New(), track: newTracker(),
 		back:    newTakeBacks(),
 		history: newHistory(snap), drains: newDrains(), lacking: lacking{wake: make(chan struct{}, 1)},
-		deadlines: make(chan struct{}, 1), outputs: make(chan struct{}, 1), reap: make(chan struct{}, 1),
+		deadlines: make(chan struct{}, 1), outputs: make(chan struct{}, 1), reap: make(chan struct{}, 1), compares: make(chan struct{}, 1),
 	}
 	var alive []sheaf.NodeID
 	for n := range snap.Nodes() {
@@ -124,6 +125,7 @@ func (t *Term) Run(ctx context.Context, begun func()) error {
 	g.Go(func() error { return t.keepSuspects(ctx) })
 	g.Go(func() error { return t.keepTokens(ctx) })
 	g.Go(func() error { return t.keepBack(ctx) })
+	g.Go(func() error { return t.keepReuse(ctx) })
 	for range evaluators {
 		g.Go(func() error { return t.evaluate(ctx) })
 	}

@@ -228,6 +228,7 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		return nil
 	}
 	names := &nodeNames{snap: snap, place: map[uint32]uint32{}}
+	makers := map[sheaf.RunID]uint32{}
 	fresh := func() *wire.Outputs {
 		if reader == nil {
 			return &wire.Outputs{}
@@ -247,31 +248,55 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		out = fresh()
 	}
 	for i := int(req.From); i < r.Partitions.Len(); {
-		ranges := r.RangesFrom(sheaf.PartitionSucceeded, i, 1)
+		ranges := r.Committed(i, 1)
 		if len(ranges) == 0 {
 			break
 		}
 		for i = ranges[0].First; i <= ranges[0].Last; i++ {
-			row := r.Partitions.Row(i)
+			m, ok := snap.Origin(r, i)
+			if !ok {
+				return &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("the output of partition %d of run %s was taken over from a run that has it no more", i, r.ID)}
+			}
 			out.Partition = append(out.Partition, uint32(i))
-			out.Attempt = append(out.Attempt, row.Attempt)
-			out.Node = append(out.Node, names.of(row.Node, out))
-			out.Digest = append(out.Digest, row.Output[:]...)
+			out.Attempt = append(out.Attempt, m.Row.Attempt)
+			out.Node = append(out.Node, names.of(m.Row.Node, out))
+			out.Digest = append(out.Digest, m.Row.Output[:]...)
+			place := uint32(0)
+			if m.Run != r {
+				if place, ok = makers[m.Run.ID]; !ok {
+					out.Runs = append(out.Runs, string(m.Run.ID))
+					place = uint32(len(out.Runs))
+					makers[m.Run.ID] = place
+					if reader != nil {
+						out.Tokens = append(out.Tokens, h.token(&reader.Node, m.Run.ID, nil))
+					}
+				}
+			}
+			out.MadeBy, out.MadeAs = append(out.MadeBy, place), append(out.MadeAs, uint32(m.Partition))
 			if len(out.Partition) == outputsAtOnce {
-				if err := st.Send(out); err != nil {
+				if err := st.Send(compact(out)); err != nil {
 					return err
 				}
 				out = fresh()
 				clear(names.place)
+				clear(makers)
 			}
 		}
 	}
 	if len(out.Partition) > 0 {
-		if err := st.Send(out); err != nil {
+		if err := st.Send(compact(out)); err != nil {
 			return err
 		}
 	}
 	return frozen(s.store.Snapshot().Run(sheaf.RunID(req.Run)))
+}
+
+// compact leaves out who made what where the run has made all itself.
+func compact(out *wire.Outputs) *wire.Outputs {
+	if len(out.Runs) == 0 {
+		out.MadeBy, out.MadeAs = nil, nil
+	}
+	return out
 }
 
 // nodeNames gives each node its place in a message's list of nodes.

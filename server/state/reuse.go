@@ -125,6 +125,12 @@ func (m Made) reached(node func(uint32) *Node) bool {
 // taken over and is gone keeps the run and the partition that made it.
 func (s *Snapshot) Origin(r *Run, i int) (Made, bool) { return origin(s.Run, r, i) }
 
+// Available reports whether the committed output of partition i is there and can be read now.
+func (s *Snapshot) Available(r *Run, i int) bool {
+	m, ok := s.Origin(r, i)
+	return ok && m.reached(s.NodeByNumber)
+}
+
 // Origin is the same before this entry.
 func (t *Txn) Origin(r *Run, i int) (Made, bool) { return origin(t.Peek, r, i) }
 
