@@ -110,6 +110,9 @@ func (e *env) partitionStatus() *cobra.Command {
 			if d := partitionTook(p); d > 0 {
 				rows = append(rows, []string{"took", roundDuration(d).String()})
 			}
+			if m := p.MadeBy; m != nil {
+				rows = append(rows, []string{"output of", fmt.Sprintf("partition %d of run %s, taken over: its task and its shard are the same", m.Partition, m.Run)})
+			}
 			if p.Output != "" {
 				rows = append(rows, []string{"output", "sha256:" + p.Output})
 			}

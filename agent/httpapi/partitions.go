@@ -169,6 +169,9 @@ func (a *API) explain(ctx context.Context, in *struct {
 		}
 		p := asRunning(snap.Partition(r, n), a.runningOf(r))
 		out.Subject, out.State = fmt.Sprintf("partition %d", n), p.State.String()
+		if m := p.MadeBy; m != nil {
+			out.Reasons = append(out.Reasons, api.Reason{What: fmt.Sprintf("its output was taken over from partition %d of run %s, whose task and shard are the same", m.Partition, m.Run)})
+		}
 		if p.Reason != "" {
 			what := fmt.Sprintf("attempt %d ended: %s", p.Attempt, p.Reason)
 			if p.ExitCode != nil && *p.ExitCode != 0 {
@@ -176,6 +179,13 @@ func (a *API) explain(ctx context.Context, in *struct {
 			}
 			out.Reasons = append(out.Reasons, api.Reason{What: what, Node: p.Node, Name: nodeName(snap, p.Node)})
 		}
+	}
+	switch c := r.Counts(); {
+	case n >= 0:
+	case r.Reuse.Waits && !r.Status.Terminal():
+		out.Reasons = append(out.Reasons, api.Reason{What: "it is being compared with earlier runs of its job: nothing of it is placed before"})
+	case c.Reused > 0:
+		out.Reasons = append(out.Reasons, api.Reason{What: fmt.Sprintf("%d of its %d partitions were taken over from earlier runs", c.Reused, c.Total)})
 	}
 	got, err := a.Server.Explain(r.ID, n)
 	if err != nil {

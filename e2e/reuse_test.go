@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// reuseJob joins the files of each partition to one, named by the first. Tasks whose first file is
+// behind `upTo` wait for the gate.
+func reuseJob(in, gate, upTo string) string {
+	return fmt.Sprintf(`
+job "sums" {
+  reuse = true
+  input "in" {
+    source = "file://%s"
+    mount  = "/in"
+  }
+  split {
+    glob       = "/*"
+    batch_size = 100
+    stable     = true
+  }
+  task "join" {
+    driver = "exec"
+    config {
+      command = "/bin/sh"
+      args    = ["-c", "cd $SHEAF_INPUT_IN; set -- *; echo $1 $#; until [ $1 '<' %s ] || [ -e %s ]; do sleep 0.05; done; cat \"$@\" > $SHEAF_OUTPUT_OUT/$1"]
+    }
+  }
+  output "out" {
+    path = "/out"
+  }
+}
+`, in, upTo, gate)
+}
+
+// TestReuse: of 10,000 files one comes, one changes and one goes, and just the partitions concerned run; the
+// result is that of a run from nothing, byte for byte. What a cancelled run has done counts.
+func TestReuse(t *testing.T) {
+	a := startAgent(t)
+	in, gate := t.TempDir(), filepath.Join(t.TempDir(), "gate")
+	for i := range 10_000 {
+		write(t, filepath.Join(in, fmt.Sprintf("%05d", i)), fmt.Sprintf("file %d\n", i))
+	}
+	spec := jobspec(t, reuseJob(in, gate, "03000"))
+
+	a.ok("job", "run", "-detach", "-id", "half", spec)
+	a.until("half", "what does not wait is done", func(s sheaf.RunSummary) bool { return s.Partitions.Succeeded >= 20 })
+	a.ok("job", "stop", "half")
+	write(t, gate, "")
+	done := a.status("half").Partitions.Succeeded
+
+	run := func(id string, args ...string) (result map[string]string, p sheaf.PartitionCounts) {
+		t.Helper()
+		dir := filepath.Join(t.TempDir(), "result")
+		a.ok(append([]string{"job", "run", "-id", id, "-o", dir, spec}, args...)...)
+		result = map[string]string{"stdout": read(t, dir, "stdout")}
+		for path, text := range contents(t, filepath.Join(dir, "outputs")) {
+			rel, err := filepath.Rel(dir, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			result[rel] = text
+		}
+		return result, a.status(id).Partitions
+	}
+	first, p := run("first")
+	if p.Reused < done || p.Reused+p.Succeeded != p.Total || p.Total < 80 {
+		t.Errorf("after a run that was cancelled with %d done: %+v", done, p)
+	}
+	anew, p := run("anew", "-rerun")
+	if p.Succeeded != p.Total {
+		t.Errorf("-rerun has taken something over: %+v", p)
+	}
+	if diff := same(anew, first); diff != "" {
+		t.Errorf("beside a run from nothing:\n%s", diff)
+	}
+
+	if err := os.Remove(filepath.Join(in, "02500")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(in, "05000"), "this one has changed\n")
+	write(t, filepath.Join(in, "07500a"), "this one is new\n")
+	second, p := run("second")
+	if p.Succeeded < 1 || p.Succeeded > 6 || p.Reused+p.Succeeded != p.Total {
+		t.Errorf("one file came, one changed, one went: %+v", p)
+	}
+	anew, _ = run("anew2", "-rerun")
+	if diff := same(anew, second); diff != "" {
+		t.Errorf("after the changes, beside a run from nothing:\n%s", diff)
+	}
+	if diff := same(first, second); strings.Count(diff, "\n") > 8 || diff == "" {
+		t.Errorf("the changes lead to other changes:\n%s", diff)
+	}
+
+	third, p := run("third")
+	if p.Reused != p.Total {
+		t.Errorf("nothing has changed: %+v", p)
+	}
+	if diff := same(second, third); diff != "" {
+		t.Errorf("nothing has changed but:\n%s", diff)
+	}
+	for _, x := range a.partitions("third") {
+		if x.MadeBy == nil || x.MadeBy.Run == "second" && x.MadeBy.Partition != x.Index || x.State != sheaf.PartitionReused || x.Node == "" {
+			t.Fatalf("partition %d is %+v, made by %+v", x.Index, x, x.MadeBy)
+		}
+	}
+	if got := a.ok("partition", "status", "third/0"); !strings.Contains(got, "taken over") {
+		t.Errorf("partition status does not say where it comes from:\n%s", got)
+	}
+	if got := a.ok("job", "logs", "third/0"); got == "" || !strings.HasPrefix(third["stdout"], got) {
+		t.Errorf("the log of a reused partition is %q", got)
+	}
+	// Whoever has outputs of others keeps them.
+	maker := string(a.partitions("third")[0].MadeBy.Run)
+	if r := a.cli("job", "delete", maker); r.code == 0 || !strings.Contains(r.stderr, "taken over") {
+		t.Errorf("a run that others hold is deleted: exit %d\n%s", r.code, r.stderr)
+	}
+}
