@@ -29,6 +29,9 @@ func (c *ClientConfig) sources(to *client.Config) error {
 		}
 		to.Web = append(to.Web, host)
 	}
+	if c.IPFS != nil {
+		to.Gateways = c.IPFS.Gateways
+	}
 	if c.Cache == "" {
 		return nil
 	}

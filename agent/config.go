@@ -96,8 +96,9 @@ type ClientConfig struct {
 	Attributes map[string]string `hcl:"attributes,optional"`
 	Drivers    []string          `hcl:"drivers,optional"` // wasm and containerd unless told; exec must be named
 	FileRoots  []FileRoot        `hcl:"file_root,block"`
-	S3         []S3Config        `hcl:"s3,block"`       // in the order in which they are tried
-	HTTPS      []HTTPSConfig     `hcl:"https,block"`    // likewise
+	S3         []S3Config        `hcl:"s3,block"`    // in the order in which they are tried
+	HTTPS      []HTTPSConfig     `hcl:"https,block"` // likewise
+	IPFS       *IPFSConfig       `hcl:"ipfs,block"`
 	Cache      string            `hcl:"cache,optional"` // size: how much is kept of files fetched from elsewhere
 	GC         *GCConfig         `hcl:"gc,block"`
 	Resources  *ResourcesConfig  `hcl:"resources,block"` // instead of what is measured
@@ -140,6 +141,11 @@ type HTTPSConfig struct {
 	Private    bool   `hcl:"private,optional"`     // they may lie at loopback and private addresses
 	CAFile     string `hcl:"ca_file,optional"`     // who may vouch for them, in PEM; the system's authorities
 	HeaderFile string `hcl:"header_file,optional"` // lines of "Name: value" for every request, such as Authorization
+}
+
+// IPFSConfig lets jobs read from IPFS.
+type IPFSConfig struct {
+	Gateways []string `hcl:"gateways"` // URLs, asked in turn; those of this machine too
 }
 
 // ResourcesConfig is an amount of resources; what is not given is left alone.

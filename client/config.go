@@ -73,6 +73,7 @@ type Config struct {
 	FileRoots  []FileRoot
 	Buckets    []s3.Bucket  // that jobs may read, in the order in which they are tried
 	Web        []https.Host // that jobs may read from, likewise
+	Gateways   []string     // URLs of gateways to IPFS, likewise
 
 	// CacheBytes bounds what is kept of files fetched from elsewhere; 0 is DefaultCache.
 	CacheBytes int64

@@ -7,7 +7,9 @@ import (
 	"github.com/sheaf-run/agent/data/publish"
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/data/source/archive"
+	"github.com/sheaf-run/agent/data/source/car"
 	"github.com/sheaf-run/agent/data/source/https"
+	"github.com/sheaf-run/agent/data/source/ipfs"
 	"github.com/sheaf-run/agent/data/source/s3"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -26,9 +28,15 @@ func (c *Client) sources() (source.Config, *cache.Cache, error) {
 	if err != nil {
 		return s, nil, err
 	}
+	gateways, err := ipfs.Opener(c.cfg.Gateways)
+	if err != nil {
+		return s, nil, err
+	}
 	s.Others = map[string]source.Opener{
 		"s3":    cached(kept, s3.Opener(c.cfg.Buckets)),
 		"https": cached(kept, web),
+		"ipfs":  cached(kept, gateways),
+		"car":   cached(kept, car.Opener(s.Files)),
 	}
 	return s, kept, nil
 }
@@ -66,6 +74,9 @@ func (c Config) readable() []sheaf.NodeSource {
 	}
 	for _, h := range c.Web {
 		all = append(all, sheaf.NodeSource{Scheme: "https", Root: h.Pattern, Shared: true})
+	}
+	if len(c.Gateways) > 0 {
+		all = append(all, sheaf.NodeSource{Scheme: "ipfs", Shared: true})
 	}
 	return all
 }

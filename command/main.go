@@ -99,7 +99,7 @@ func (e *env) root() *cobra.Command {
 			e.jobStop(), e.jobHold(), e.jobRelease(), e.jobUpdate(), e.jobDelete(), e.jobRetry(), e.jobWait(), e.jobResults(), e.jobLogs(), e.jobExplain(), e.jobHistory(), e.jobTimeline(), e.jobConvert()),
 		grouped("partition", "Partitions of a run", e.partitionList(), e.partitionStatus()),
 		grouped("eval", "What the leader is about to place", e.evalList()),
-		grouped("input", "Inputs, without a job", e.inputPreview()),
+		grouped("input", "Inputs, without a job", e.inputPreview(), e.inputPack()),
 		grouped("node", "The clients of the cluster", e.nodeList(), e.nodeStatus(), e.nodeDrain(), e.nodeEligibility(), e.nodePurge()),
 		grouped("server", "The servers of the cluster", e.serverMembers(), e.serverLeave()),
 		grouped("secret", "Secrets that tasks use", e.secretPut(), e.secretList(), e.secretDelete(), e.secretKeygen(), e.secretReseal()),

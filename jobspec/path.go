@@ -103,8 +103,8 @@ var schemes = []sourceKind{
 	{"file", false, "file:///data/photos"},
 	{"s3", false, "s3://bucket/prefix/"},
 	{"https", false, "https://host/path"},
-	{"ipfs", true, "ipfs://CID"},
-	{"car", true, "car://PATH"},
+	{"ipfs", false, "ipfs://CID"},
+	{"car", false, "car:///data/photos.car"},
 	{"job", true, "job://NAME/OUTPUT"},
 }
 
@@ -144,20 +144,21 @@ func (c *checker) locationURL(field, name, s string) {
 		c.bad(field, fmt.Sprintf("%s is %d bytes long", name, len(s)), fmt.Sprintf("%d bytes", maxURL), "shorten it")
 	default:
 		u, err := url.Parse(s)
+		onClients := kind == "file" || kind == "car"
 		switch {
 		case err != nil:
 			c.bad(field, fmt.Sprintf("%s %s is no URL", name, quoted(s)), "", "write % as %25, as in "+schemes[i].example)
 		case u.User != nil:
 			c.bad(field, name+" holds a user or password", "", "credentials belong in the clients' configuration")
-		case kind == "file" && u.Host != "" && u.Host != "localhost":
+		case onClients && u.Host != "" && u.Host != "localhost":
 			c.bad(field, fmt.Sprintf("%s %s names a host", name, quoted(s)), "", "write three slashes and an absolute path, as in "+schemes[i].example)
-		case kind == "file" && (u.RawQuery != "" || u.Fragment != "" || u.ForceQuery):
+		case onClients && (u.RawQuery != "" || kind == "file" && u.Fragment != "" || u.ForceQuery):
 			c.bad(field, fmt.Sprintf("%s %s holds a ? or #", name, quoted(s)), "", "write ? as %3F and # as %23")
-		case kind == "file" && (!strings.HasPrefix(u.Path, "/") || climbs(u.Path)):
+		case onClients && (!strings.HasPrefix(u.Path, "/") || climbs(u.Path)):
 			c.bad(field, fmt.Sprintf("%s %s is not an absolute path without ..", name, quoted(s)), "", "write it as in "+schemes[i].example)
-		case kind == "file" && strings.IndexByte(u.Path, 0) >= 0:
+		case onClients && strings.IndexByte(u.Path, 0) >= 0:
 			c.bad(field, fmt.Sprintf("%s %s holds a NUL", name, quoted(s)), "", "leave it out")
-		case kind != "file" && u.Host == "":
+		case !onClients && u.Host == "":
 			c.bad(field, fmt.Sprintf("%s %s is incomplete", name, quoted(s)), "", "write it as in "+schemes[i].example)
 		}
 	}

@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 	"server/fsm":         {"sheaf", "server/match", "server/state", "server/fsm", "internal/wire"},
 	"client":             {"sheaf", "client", "data", "drivers", "internal"},
 	"agent":              {"sheaf", "agent", "server", "client", "jobspec", "data/source", "drivers/builtin", "internal", "api"},
-	"command":            {"sheaf", "api", "jobspec", "command", "data/output/result", "drivers/builtin", "agent", "internal"},
+	"command":            {"sheaf", "api", "jobspec", "command", "data/output/result", "data/source/car", "drivers/builtin", "agent", "internal"},
 	"ui":                 {},
 	"internal":           {"sheaf", "internal"},
 }

@@ -1,5 +1,5 @@
-# Reads its input from IPFS; every block is verified. Remote sources are not
-# supported in this version: the file is checked, and refused by name.
+# Reads its input from IPFS, by way of the gateways in the clients'
+# configuration; every block is verified.
 
 job "from-ipfs" {
   input "data" {

@@ -27,6 +27,9 @@ func inputOf(what, rawURL string) Input {
 	x := Input{What: what}
 	if u, err := url.Parse(rawURL); err == nil {
 		x.Scheme, x.Host, x.Path = u.Scheme, u.Host, path.Clean("/"+u.Path)
+		if x.Scheme == "car" { // a file that holds others
+			x.Scheme = "file"
+		}
 		if x.Scheme == "https" { // whose hosts have ports, and are the same in capitals
 			x.Host = strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 		}

@@ -172,11 +172,11 @@ func FuzzConditions(f *testing.F) {
 // TestRemoteInputs: which node reads what lies elsewhere is said by the patterns of its configuration.
 func TestRemoteInputs(t *testing.T) {
 	n := &sheaf.Node{Sources: []sheaf.NodeSource{
-		{Scheme: "s3", Root: "logs-*", Shared: true}, {Scheme: "https", Root: "*.Example.org", Shared: true}, {Scheme: "https", Root: "127.0.0.1", Shared: true},
+		{Scheme: "s3", Root: "logs-*", Shared: true}, {Scheme: "file", Root: "/data"}, {Scheme: "https", Root: "*.Example.org", Shared: true}, {Scheme: "https", Root: "127.0.0.1", Shared: true},
 	}}
 	for url, want := range map[string]bool{
 		"s3://logs-1/x": true, "s3://other/x": false, "https://a.example.org/x": true, "https://A.EXAMPLE.org:8443/x#unpack": true, "https://a.example.org./x": true,
-		"https://example.org/x": false, "https://127.0.0.1:1234/x": true, "https://127.0.0.2/x": false, "ipfs://logs-1/x": false,
+		"https://example.org/x": false, "https://127.0.0.1:1234/x": true, "https://127.0.0.2/x": false, "ipfs://logs-1/x": false, "car:///data/x.car#/d": true, "car:///other/x.car": false,
 	} {
 		in := match.Inputs(&sheaf.Job{Inputs: []sheaf.Input{{Name: "in", Source: url}}})
 		if _, got := in[0].SourceOf(n); got != want {
