@@ -135,9 +135,23 @@ func (c *Client) Delete(ctx context.Context, run string) error {
 	return c.send(ctx, http.MethodDelete, runPath(run, ""), url.Values{}, nil, nil)
 }
 
+// Diff is a preview that says, in order and by ranges, which partitions a job would run, and why.
+func (c *Client) Diff(ctx context.Context, job sheaf.Job, each func(DiffLine) error) (PreviewTotal, error) {
+	return c.preview(ctx, PreviewRequest{Job: job, Diff: true}, func(line PreviewLine) error {
+		if line.Diff == nil {
+			return nil
+		}
+		return each(*line.Diff)
+	})
+}
+
 // Preview splits the inputs of a job without running it; each is called with
 // every partition in order, and the total is returned.
 func (c *Client) Preview(ctx context.Context, req PreviewRequest, each func(partition json.RawMessage) error) (PreviewTotal, error) {
+	return c.preview(ctx, req, func(line PreviewLine) error { return each(line.Partition) })
+}
+
+func (c *Client) preview(ctx context.Context, req PreviewRequest, each func(PreviewLine) error) (PreviewTotal, error) {
 	var total *PreviewTotal
 	err := c.stream(ctx, http.MethodPost, "/v1/inputs/preview", url.Values{}, req, func(raw json.RawMessage) error {
 		var line PreviewLine
@@ -148,7 +162,7 @@ func (c *Client) Preview(ctx context.Context, req PreviewRequest, each func(part
 			total = line.Total
 			return nil
 		}
-		return each(line.Partition)
+		return each(line)
 	})
 	if err == nil && total == nil {
 		err = &sheaf.Error{Class: sheaf.Unavailable, Msg: "the preview broke off before its end"}

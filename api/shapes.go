@@ -71,12 +71,23 @@ type Explanation struct {
 type PreviewRequest struct {
 	Job   sheaf.Job `json:"job"`
 	Limit int       `json:"limit,omitempty"` // partitions wanted whole; 0 is all
+	Diff  bool      `json:"diff,omitempty"`  // instead of the partitions, which of them would run, and why
 }
 
 // PreviewLine is a line of the reply: a partition, or at last the total.
 type PreviewLine struct {
 	Partition json.RawMessage `json:"partition,omitempty"`
+	Diff      *DiffLine       `json:"diff,omitempty"`
 	Total     *PreviewTotal   `json:"total,omitempty"`
+}
+
+// DiffLine is what would become of partitions in a row.
+type DiffLine struct {
+	First   int         `json:"first"`
+	Last    int         `json:"last"`
+	From    sheaf.RunID `json:"from,omitempty"`    // the run of which their outputs are taken over; without it they run
+	MadeAs  int         `json:"made_as,omitempty"` // the partition of that run that First is
+	Reasons []string    `json:"reasons,omitempty"` // why they run
 }
 
 // PreviewTotal sums a preview up.

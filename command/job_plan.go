@@ -31,19 +31,22 @@ func (e *env) jobPlan() *cobra.Command {
 			"Where no agent answers, this machine is planned for.\n\n" + exitHelp,
 		Args: args(1, "one file"),
 		RunE: func(c *cobra.Command, given []string) error {
-			if diff {
-				return usage("-diff is not supported in this version: it compares with earlier runs, and reuse is not supported either")
-			}
 			job, err := e.load(c.Context(), given[0], vars)
 			if err != nil {
 				return err
+			}
+			if diff && job.Split == nil {
+				return usage("-diff compares what a split lists with what earlier runs have read, and the job has no split")
+			}
+			if diff {
+				return e.reachOrLocal(c.Context(), job, func(ctx context.Context, client *api.Client) error { return e.planDiff(ctx, client, job) })
 			}
 			return e.reachOrLocal(c.Context(), job, func(ctx context.Context, client *api.Client) error { return e.plan(ctx, client, job, n) })
 		},
 	}
 	vars.bind(c)
 	c.Flags().IntVar(&n, "partitions", 5, "show this `many` partitions")
-	c.Flags().BoolVar(&diff, "diff", false, "compare with the last run")
+	c.Flags().BoolVar(&diff, "diff", false, "which partitions would run, and why, and which are taken over from earlier runs (reuse)")
 	return c
 }
 

@@ -86,6 +86,9 @@ func TestReuse(t *testing.T) {
 	}
 	write(t, filepath.Join(in, "05000"), "this one has changed\n")
 	write(t, filepath.Join(in, "07500a"), "this one is new\n")
+	if got := a.ok("job", "plan", "-diff", spec); !strings.Contains(got, "new: /in/07500a") || !strings.Contains(got, "changed: /in/05000") || !strings.Contains(got, "taken over from run anew") {
+		t.Errorf("the plan does not say what runs, and why:\n%s", got)
+	}
 	second, p := run("second")
 	if p.Succeeded < 1 || p.Succeeded > 6 || p.Reused+p.Succeeded != p.Total {
 		t.Errorf("one file came, one changed, one went: %+v", p)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/events"
+	"github.com/sheaf-run/agent/server/reuse"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
@@ -135,6 +136,8 @@ type API interface {
 	Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error)
 	// SubmitWith is Submit with options.
 	SubmitWith(ctx context.Context, id sheaf.RunID, job sheaf.Job, with SubmitOptions) (Submitted, error)
+	// Diff says of each partition of a job whose split makes this manifest whether it would run, and why.
+	Diff(ctx context.Context, job sheaf.Job, manifest [][]byte, each func(reuse.Line) error) error
 	// Cancel ends a run; one that is over stays as it is, without an error.
 	Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error)
 	// Retry runs partitions again in the next generation. Conflict says why not.

@@ -9,6 +9,7 @@ import (
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/events"
 	"github.com/sheaf-run/agent/server/fsm"
+	"github.com/sheaf-run/agent/server/reuse"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
@@ -97,6 +98,11 @@ func (s *Server) SubmitWith(ctx context.Context, id sheaf.RunID, job sheaf.Job, 
 	reply, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: string(id), JobJson: b, Held: with.Held, Rerun: with.Rerun}}})
 	done.Created = err == nil && !reply.Existing
 	return done, err
+}
+
+// Diff implements API.
+func (s *Server) Diff(ctx context.Context, job sheaf.Job, manifest [][]byte, each func(reuse.Line) error) error {
+	return reuse.Diff(ctx, s.store, s.store.Snapshot(), &job, manifest, each)
 }
 
 // Cancel implements API.

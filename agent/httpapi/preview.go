@@ -9,14 +9,19 @@ import (
 
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/reuse"
 	"github.com/sheaf-run/agent/sheaf"
 )
+
+// maxDiff bounds the manifest that is compared with earlier runs: some two million files.
+const maxDiff = 64 << 20
 
 // preview has a client that can read the inputs split them as a run would.
 func (a *API) preview(w http.ResponseWriter, r *http.Request, in *struct{ RawBody []byte }) error {
 	var req struct {
 		Job   json.RawMessage `json:"job"`
 		Limit int             `json:"limit"`
+		Diff  bool            `json:"diff"`
 	}
 	if err := sheaf.DecodeStrict(in.RawBody, &req); err != nil {
 		return err
@@ -40,11 +45,13 @@ func (a *API) preview(w http.ResponseWriter, r *http.Request, in *struct{ RawBod
 	if err != nil {
 		return err
 	}
-	stream, err := conn.Preview(r.Context(), &wire.PreviewRequest{JobJson: job, Limit: uint32(max(req.Limit, 0))})
+	stream, err := conn.Preview(r.Context(), &wire.PreviewRequest{JobJson: job, Limit: uint32(max(req.Limit, 0)), Manifest: req.Diff})
 	if err != nil {
 		return nodeError(node, err)
 	}
 	out := newLines(w)
+	var manifest [][]byte
+	size := 0
 	for {
 		reply, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -52,6 +59,21 @@ func (a *API) preview(w http.ResponseWriter, r *http.Request, in *struct{ RawBod
 		}
 		if err != nil {
 			return out.end(nodeError(node, err))
+		}
+		if chunk := reply.GetChunk(); chunk != nil {
+			if size += len(chunk); size > maxDiff {
+				return out.end(&sheaf.Error{Class: sheaf.TooLarge, Field: "diff", Msg: "the manifest is too large to be compared here", Limit: fmt.Sprintf("%d bytes", maxDiff), Hint: "plan without -diff"})
+			}
+			manifest = append(manifest, chunk)
+			continue
+		}
+		if reply.GetTotal() != nil && req.Diff {
+			err := a.Server.Diff(r.Context(), *read, manifest, func(l reuse.Line) error {
+				return out.write(api.PreviewLine{Diff: &api.DiffLine{First: l.First, Last: l.Last, From: l.From, MadeAs: l.MadeAs, Reasons: l.Reasons}})
+			})
+			if err != nil {
+				return out.end(err)
+			}
 		}
 		line := api.PreviewLine{Partition: reply.GetPartitionJson()}
 		if t := reply.GetTotal(); t != nil {

@@ -29,7 +29,17 @@ func (n *Nodes) Preview(req *wire.PreviewRequest, stream grpc.ServerStreamingSer
 	}
 	var sent uint32
 	var line []byte
+	var manifest *shard.Writer
+	if req.GetManifest() {
+		manifest = shard.NewWriter(func(c shard.Chunk) error {
+			return stream.Send(&wire.PreviewReply{Body: &wire.PreviewReply_Chunk{Chunk: c.Data}})
+		})
+		manifest.Prints = shard.NewFingerprinter(job)
+	}
 	stats, err := split.List(ctx, job, s.Sources, func(v *shard.View) error {
+		if manifest != nil {
+			return manifest.Add(v)
+		}
 		if limit := req.GetLimit(); limit > 0 && sent >= limit {
 			return nil
 		}
@@ -43,6 +53,11 @@ func (n *Nodes) Preview(req *wire.PreviewRequest, stream grpc.ServerStreamingSer
 	})
 	if err != nil {
 		return toStatus(err)
+	}
+	if manifest != nil {
+		if _, _, err := manifest.Close(); err != nil {
+			return toStatus(err)
+		}
 	}
 	return stream.Send(&wire.PreviewReply{Body: &wire.PreviewReply_Total{Total: &wire.PreviewTotal{
 		Partitions: uint32(stats.Partitions), Atoms: uint64(stats.Atoms), Bytes: uint64(stats.Bytes),

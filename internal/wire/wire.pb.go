@@ -3271,7 +3271,8 @@ func (x *SecretValue) GetValue() []byte {
 type PreviewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobJson       []byte                 `protobuf:"bytes,1,opt,name=job_json,json=jobJson,proto3" json:"job_json,omitempty"`
-	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // partitions wanted whole; 0 is all
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`       // partitions wanted whole; 0 is all
+	Manifest      bool                   `protobuf:"varint,3,opt,name=manifest,proto3" json:"manifest,omitempty"` // instead of the partitions, their shard manifest with fingerprints
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3320,13 +3321,21 @@ func (x *PreviewRequest) GetLimit() uint32 {
 	return 0
 }
 
-// PreviewReply streams the partitions, then one total.
+func (x *PreviewRequest) GetManifest() bool {
+	if x != nil {
+		return x.Manifest
+	}
+	return false
+}
+
+// PreviewReply streams the partitions or the manifest's chunks, then one total.
 type PreviewReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Body:
 	//
 	//	*PreviewReply_PartitionJson
 	//	*PreviewReply_Total
+	//	*PreviewReply_Chunk
 	Body          isPreviewReply_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3387,6 +3396,15 @@ func (x *PreviewReply) GetTotal() *PreviewTotal {
 	return nil
 }
 
+func (x *PreviewReply) GetChunk() []byte {
+	if x != nil {
+		if x, ok := x.Body.(*PreviewReply_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
 type isPreviewReply_Body interface {
 	isPreviewReply_Body()
 }
@@ -3399,9 +3417,15 @@ type PreviewReply_Total struct {
 	Total *PreviewTotal `protobuf:"bytes,2,opt,name=total,proto3,oneof"`
 }
 
+type PreviewReply_Chunk struct {
+	Chunk []byte `protobuf:"bytes,3,opt,name=chunk,proto3,oneof"`
+}
+
 func (*PreviewReply_PartitionJson) isPreviewReply_Body() {}
 
 func (*PreviewReply_Total) isPreviewReply_Body() {}
+
+func (*PreviewReply_Chunk) isPreviewReply_Body() {}
 
 type PreviewTotal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4689,13 +4713,15 @@ const file_wire_proto_rawDesc = "" +
 	"\vSecretValue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\fR\x05value\"A\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\"]\n" +
 	"\x0ePreviewRequest\x12\x19\n" +
 	"\bjob_json\x18\x01 \x01(\fR\ajobJson\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\"t\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x1a\n" +
+	"\bmanifest\x18\x03 \x01(\bR\bmanifest\"\x8c\x01\n" +
 	"\fPreviewReply\x12'\n" +
 	"\x0epartition_json\x18\x01 \x01(\fH\x00R\rpartitionJson\x123\n" +
-	"\x05total\x18\x02 \x01(\v2\x1b.sheaf.wire.v1.PreviewTotalH\x00R\x05totalB\x06\n" +
+	"\x05total\x18\x02 \x01(\v2\x1b.sheaf.wire.v1.PreviewTotalH\x00R\x05total\x12\x16\n" +
+	"\x05chunk\x18\x03 \x01(\fH\x00R\x05chunkB\x06\n" +
 	"\x04body\"\xda\x01\n" +
 	"\fPreviewTotal\x12\x1e\n" +
 	"\n" +
@@ -5002,6 +5028,7 @@ func file_wire_proto_init() {
 	file_wire_proto_msgTypes[39].OneofWrappers = []any{
 		(*PreviewReply_PartitionJson)(nil),
 		(*PreviewReply_Total)(nil),
+		(*PreviewReply_Chunk)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
