@@ -350,7 +350,7 @@ func TestFarAhead(t *testing.T) {
 		return nil
 	}
 	must(t, w.emit(t.Context(), w.root))
-	must(t, w.flush())
+	must(t, w.flush(t.Context()))
 	if len(got) != 120 || !slices.IsSorted(got) {
 		t.Fatalf("%d entries", len(got))
 	}

@@ -33,7 +33,7 @@ func walk(ctx context.Context, s *fileSource, scope Scope, yield func([]sheaf.En
 	stop := context.AfterFunc(ctx, w.stop)
 	err := w.emit(ctx, w.root)
 	if err == nil {
-		err = w.flush()
+		err = w.flush(ctx)
 	}
 	stop()
 	w.stop()
@@ -141,7 +141,9 @@ func (w *walker) emit(ctx context.Context, n *node) error {
 	select {
 	case <-n.read:
 	case <-ctx.Done():
-		return ctx.Err()
+	}
+	if err := ctx.Err(); err != nil { // also where both had come: a listing that was given up does not go on
+		return err
 	}
 	if n.err != nil {
 		where := n.path
@@ -212,16 +214,13 @@ func (w *walker) put(ctx context.Context, dir, name string, st *fileStat) error 
 	if len(w.batch) < BatchEntries {
 		return nil
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return w.flush()
+	return w.flush(ctx)
 }
 
 // flush yields the batch, whose paths share one string.
-func (w *walker) flush() error {
-	if len(w.batch) == 0 {
-		return nil
+func (w *walker) flush(ctx context.Context) error {
+	if err := ctx.Err(); err != nil || len(w.batch) == 0 {
+		return err
 	}
 	paths, from := string(w.paths), 0
 	for i, end := range w.ends {
