@@ -35,11 +35,11 @@ func TestTenThousandPartitions(t *testing.T) {
 // TestReconnect breaks the stream again and again under load: no partition is
 // lost, none is run twice, and each Hello lists exactly what is open.
 func TestReconnect(t *testing.T) {
-	const n = 2000
+	const n, early = 2000, 1750
 	l := newLeader(t)
 	l.start(l.config())
 	l.run("r", mockJob(map[string]any{"duration": "2ms"}), n)
-	l.assign("r", 0, n, 1)
+	l.assign("r", 0, early, 1)
 	for cut := 1; cut <= 5; cut++ {
 		l.until("some results", func() bool { return len(l.results) >= cut*n/8 })
 		hello := l.disconnect()
@@ -57,13 +57,14 @@ func TestReconnect(t *testing.T) {
 			}
 		}
 		l.mu.Lock()
-		for p := range uint32(n) {
+		for p := range uint32(early) {
 			if r := l.results[string(sheaf.NewExecutionID("r", int(p), 1))]; r == nil && !listed[p] {
 				t.Errorf("partition %d has no result and is not listed", p)
 			}
 		}
 		l.mu.Unlock()
 	}
+	l.assign("r", early, n-early, 1)
 	l.until("all results", func() bool { return len(l.results) == n })
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -184,9 +185,9 @@ func TestDriverCrash(t *testing.T) {
 
 func TestLeaseExpiry(t *testing.T) {
 	l := newLeader(t)
-	l.leaseMs, l.silent = 400, true
+	l.leaseMs, l.silent = 2000, true // time enough for the first to begin
 	l.start(l.config(func(c *Config) { c.Slots = 1 }))
-	l.run("r", mockJob(map[string]any{"duration": "1s"}), 2)
+	l.run("r", mockJob(map[string]any{"duration": "4s"}), 2)
 	l.assign("r", 0, 2, 1)
 	l.result("r.0.1") // began under the lease and went on without it
 	l.mu.Lock()

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/wire"
@@ -164,7 +166,14 @@ func (f *fake) connect(hello *wire.Hello) *fake {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	resp, err := f.servers.Register(ctx, &wire.RegisterRequest{NodeJson: node, BootId: f.boot})
+	// Until the server has seen an earlier stream's end, another start of the agent is another agent's.
+	var resp *wire.RegisterResponse
+	for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		resp, err = f.servers.Register(ctx, &wire.RegisterRequest{NodeJson: node, BootId: f.boot})
+		if status.Code(err) != codes.AlreadyExists || time.Now().After(until) {
+			break
+		}
+	}
 	if err != nil {
 		f.t.Fatalf("register %s: %v", f.id, err)
 	}

@@ -92,8 +92,10 @@ func TestOneServerGrowsToThreeAndBack(t *testing.T) {
 		t.Errorf("removed a server that is not there: %v", err)
 	}
 
-	if err := first.Transfer(t.Context(), "b"); err != nil {
-		t.Fatal(err)
+	for err := error(&sheaf.Error{Class: sheaf.Unavailable}); err != nil; { // what a busy machine is too slow for is tried again
+		if err = first.Transfer(t.Context(), "b"); err != nil && sheaf.ClassOf(err) != sheaf.Unavailable {
+			t.Fatal(err)
+		}
 	}
 	if leaderOf(t, hosts) != second {
 		t.Error("another leads than was asked to")
