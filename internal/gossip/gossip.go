@@ -165,11 +165,12 @@ func (p *Pool) Joins() bool { return len(p.join) > 0 }
 // Address is where others join, "host:port"; it is known after Ready.
 func (p *Pool) Address() string {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.list == nil {
+	list := p.list
+	p.mu.Unlock()
+	if list == nil {
 		return ""
 	}
-	return p.list.LocalNode().Address()
+	return list.LocalNode().Address() // without the lock: memberlist holds its own when it tells us of members
 }
 
 // Update changes what is said of this agent. Name and Region stay as they are.
