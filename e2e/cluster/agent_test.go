@@ -94,7 +94,12 @@ func (a *agent) stop() {
 	select {
 	case <-a.exited:
 	case <-time.After(patience):
-		a.t.Errorf("%s does not stop on SIGTERM", a.name)
+		a.t.Errorf("%s does not stop on SIGTERM: its log %s ends with what it was doing", a.name, a.log)
+		_ = a.cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-a.exited:
+		case <-time.After(10 * time.Second):
+		}
 		a.group.kill()
 		<-a.exited
 	}
