@@ -113,7 +113,7 @@ func (n *Node) Run(ctx context.Context) error {
 			Listener: n.config.Listener, address: advertised(n.config.Address), dial: n.config.Dial,
 			cluster: func() string { return *n.cluster.Load() }, log: n.config.Logger, ended: make(chan struct{}),
 		},
-		MaxPool: maxPool, Timeout: transportTimeout, Logger: raftLogger(n.config.Logger, alone),
+		MaxPool: maxPool, MaxRPCsInFlight: maxInFlight, Timeout: transportTimeout, Logger: raftLogger(n.config.Logger, alone),
 	})
 	if configuration == nil && alone {
 		if err := n.foundAlone(transport); err != nil {
@@ -325,6 +325,10 @@ func cached(s *checkedStore) raft.LogStore {
 const (
 	// cachedEntries is raft's own choice for the same end.
 	cachedEntries = 512
+	// maxInFlight is how many messages of entries are under way to a server. With raft's 2, its channels hold none
+	// beside: a leader that learns from one answer that its term is over, as one that was frozen
+	// does, then sends into them for ever, and raft waits for that when it is shut down.
+	maxInFlight = 130
 	// maxPool is how many idle connections are kept to each server.
 	maxPool = 3
 	// transportTimeout bounds one exchange with another server; a snapshot gets more by its size.
