@@ -147,6 +147,25 @@ func startDaemonIn(t *testing.T, dataDir, config string) *agent {
 	return a
 }
 
+// startReader starts a daemon that is server and client, runs programs, and reads what the sources say: blocks
+// of a client's configuration.
+func startReader(t *testing.T, sources string) *agent {
+	t.Helper()
+	return startDaemon(t, fmt.Sprintf(`ports {
+  http   = %s
+  rpc    = %s
+  gossip = %s
+}
+server {
+  enabled = true
+}
+client {
+  enabled = true
+  drivers = ["exec"]
+%s
+}`, freePort(t), freePort(t), freePort(t), sources))
+}
+
 // freePort is a port below those that the kernel gives to connections: one that retries to reach a
 // port of those can meet itself there, and have it.
 func freePort(t *testing.T) string {

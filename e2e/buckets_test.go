@@ -47,25 +47,13 @@ func TestBuckets(t *testing.T) {
 	defer service.Close()
 	secret := filepath.Join(t.TempDir(), "secret")
 	write(t, secret, "s3cret\n")
-	a := startDaemon(t, fmt.Sprintf(`ports {
-  http   = %s
-  rpc    = %s
-  gossip = %s
-}
-server {
-  enabled = true
-}
-client {
-  enabled = true
-  drivers = ["exec"]
-  s3 "da*" {
+	a := startReader(t, fmt.Sprintf(`  s3 "da*" {
     endpoint        = %q
     region          = "us-east-1"
     path_style      = true
     access_key      = "key"
     secret_key_file = %q
-  }
-}`, freePort(t), freePort(t), freePort(t), service.URL, secret))
+  }`, service.URL, secret))
 	job := func(source, glob string) string {
 		return jobspec(t, fmt.Sprintf(`job "objects" {
   input "in" {

@@ -26,23 +26,11 @@ func TestContentAddressed(t *testing.T) {
 	data := t.TempDir()
 	good := filepath.Join(data, "good.car")
 	gateway := blockGateway(t, good)
-	a := startDaemon(t, fmt.Sprintf(`ports {
-  http   = %s
-  rpc    = %s
-  gossip = %s
-}
-server {
-  enabled = true
-}
-client {
-  enabled = true
-  drivers = ["exec"]
-  file_root %q {
+	a := startReader(t, fmt.Sprintf(`  file_root %q {
   }
   ipfs {
     gateways = ["http://127.0.0.1:1", %q]
-  }
-}`, freePort(t), freePort(t), freePort(t), data, gateway))
+  }`, data, gateway))
 	root := strings.TrimSpace(a.ok("input", "pack", dir, "-o", good))
 	if again := strings.TrimSpace(a.ok("input", "pack", dir, "-o", good)); again != root || !strings.HasPrefix(root, "bafybei") {
 		t.Fatalf("the CID is %q, and then %q", root, again)

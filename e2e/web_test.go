@@ -73,25 +73,13 @@ func TestWeb(t *testing.T) {
 	site, ca := website(t, dir)
 	header := filepath.Join(t.TempDir(), "header")
 	write(t, header, "Authorization: Bearer t0ken\n")
-	a := startDaemon(t, fmt.Sprintf(`ports {
-  http   = %s
-  rpc    = %s
-  gossip = %s
-}
-server {
-  enabled = true
-}
-client {
-  enabled = true
-  drivers = ["exec"]
-  https "127.0.0.1" {
+	a := startReader(t, fmt.Sprintf(`  https "127.0.0.1" {
     private     = true
     ca_file     = %q
     header_file = %q
   }
   https "*" {
-  }
-}`, freePort(t), freePort(t), freePort(t), ca, header))
+  }`, ca, header))
 	job := func(source, glob string) string {
 		return jobspec(t, fmt.Sprintf(`job "web" {
   input "in" {

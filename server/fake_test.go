@@ -166,13 +166,11 @@ func (f *fake) connect(hello *wire.Hello) *fake {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	// Until the server has seen an earlier stream's end, another start of the agent is another agent's.
+	// Until the server has seen the end of an earlier stream, another start of the agent is refused as a copy.
 	var resp *wire.RegisterResponse
-	for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	err = status.Error(codes.AlreadyExists, "not asked yet")
+	for until := time.Now().Add(patience); status.Code(err) == codes.AlreadyExists && time.Now().Before(until); {
 		resp, err = f.servers.Register(ctx, &wire.RegisterRequest{NodeJson: node, BootId: f.boot})
-		if status.Code(err) != codes.AlreadyExists || time.Now().After(until) {
-			break
-		}
 	}
 	if err != nil {
 		f.t.Fatalf("register %s: %v", f.id, err)
