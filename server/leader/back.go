@@ -43,7 +43,15 @@ func (b *takeBacks) take() []sheaf.RunID {
 // plan was on its way.
 func (t *Term) placed(node sheaf.NodeID, e *wire.Executions) {
 	t.hub.Placed(node, e)
-	if r := t.Store.Snapshot().Run(sheaf.RunID(e.Run)); r != nil && r.Held() {
+	snap := t.Store.Snapshot()
+	r := snap.Run(sheaf.RunID(e.Run))
+	if r == nil {
+		return
+	}
+	if n := snap.Node(node); n != nil {
+		t.loads.add(n, r.Job, e)
+	}
+	if r.Held() {
 		t.back.add(r.ID)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
-	"github.com/sheaf-run/agent/server/match"
 	"github.com/sheaf-run/agent/server/planner"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/state"
@@ -24,8 +23,6 @@ const (
 	maxRetries = 4096
 	// refusedPause is the wait after a plan of which nothing could be applied.
 	refusedPause = 250 * time.Millisecond
-	// otherWork is what a split or merge counts against a node's load.
-	otherWork = 0.25
 )
 
 // evaluate works through evaluations until ctx ends.
@@ -205,7 +202,7 @@ func (t *Term) nodes(snap *state.Snapshot, job *sheaf.Job, r *state.Run, nowMs i
 		list = append(list, scheduler.Node{Node: &n.Node, Joined: n.Joined, Suspected: t.suspects.has(n.ID)})
 	}
 	if len(list) > 1 {
-		t.loads(snap, list, index)
+		t.loads.fill(snap, list, index)
 	}
 	t.track.mu.Lock()
 	defer t.track.mu.Unlock()
@@ -251,28 +248,4 @@ func origins(job *sheaf.Job) []string {
 		}
 	}
 	return list
-}
-
-// loads fills in how busy each node is with the executions of all runs.
-func (t *Term) loads(snap *state.Snapshot, list []scheduler.Node, index map[uint32]int) {
-	for r := range snap.LiveRuns() {
-		for _, e := range []state.Exec{r.Split, r.Merge} {
-			if i, ok := index[e.Node]; ok && e.Active {
-				list[i].Load += otherWork
-			}
-		}
-		if r.Masked() {
-			continue
-		}
-		for _, c := range r.NodeCounts() {
-			if i, ok := index[c.Node]; ok && c.Assigned > 0 {
-				list[i].Load += float64(c.Assigned) / float64(slots(list[i].Resources, r.Job.Task.Resources))
-			}
-		}
-	}
-}
-
-func slots(has, need sheaf.Resources) int {
-	n, _ := match.Slots(has, need)
-	return n
 }

@@ -68,6 +68,7 @@ type Term struct {
 	lacking  lacking
 	crowded  crowded
 	back     takeBacks
+	loads    loads
 
 	deadlines    chan struct{} // each of size 1
 	outputs      chan struct{}

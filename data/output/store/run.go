@@ -267,15 +267,16 @@ func (r *Run) markAnswered(at loc) error {
 	return err
 }
 
-// closeFiles lets go of the descriptors; mark says whether the index is synced and marked.
-func (r *Run) closeFiles(mark bool) error {
+// closeFiles lets go of the descriptors. A run of which so many records lie behind
+// the mark is marked anew before.
+func (r *Run) closeFiles(markFrom int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ix == nil {
 		return nil
 	}
 	var err error
-	if mark && r.unsaved > 0 && len(r.unindexed) == 0 {
+	if r.unsaved >= markFrom && len(r.unindexed) == 0 {
 		err = r.saveMark()
 	}
 	if r.seg != nil {
@@ -289,7 +290,7 @@ func (r *Run) closeFiles(mark bool) error {
 
 // discard makes the run unusable.
 func (r *Run) discard() error {
-	err := r.closeFiles(false)
+	err := r.closeFiles(markNever)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.deleted = true

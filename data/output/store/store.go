@@ -27,7 +27,7 @@ const (
 	// opened again when they are used.
 	maxOpenRuns = 64
 	// mostOpenRuns is how many may, where nobody calls Tidy in between: closing
-	// one takes three syncs, which a result that waits should not wait for.
+	// one may take three syncs, which a result that waits should not wait for.
 	mostOpenRuns = 2 * maxOpenRuns
 	// syncRuns is how many runs are synced at once: a disk takes a few syncs
 	// together in hardly more time than one.
@@ -134,8 +134,12 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	var errs []error
+	from := markAny
+	if s.broken != nil {
+		from = markNever
+	}
 	for _, r := range s.open {
-		errs = append(errs, r.closeFiles(s.broken == nil))
+		errs = append(errs, r.closeFiles(from))
 	}
 	s.open = nil
 	errs = append(errs, s.lock.Close())
@@ -196,7 +200,7 @@ func (s *Store) unused() *Run {
 
 // rest closes the files of what unused gave.
 func (s *Store) rest(r *Run) {
-	if err := r.closeFiles(true); err != nil {
+	if err := r.closeFiles(markWorth); err != nil {
 		s.log.Warn("cannot close a run that is not in use", "run", r.id, "error", err)
 	}
 	r.flushing.Unlock()

@@ -49,7 +49,7 @@ func crash(s *Store) {
 	defer s.mu.Unlock()
 	s.closed = true
 	for _, r := range s.open {
-		_ = r.closeFiles(false)
+		_ = r.closeFiles(markNever)
 	}
 	s.lock.Close()
 }
