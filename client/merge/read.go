@@ -133,7 +133,7 @@ func (m *Merge) readBatch(ctx context.Context, outs *wire.Outputs, from *uint32,
 			o, as := madeAs(outs, i)
 			files, err := m.manifestOf(next[o], part, m.runOf(outs, o), as, digest)
 			if err != nil {
-				return false, &unread{err}
+				return false, err
 			}
 			part.Files = files
 		}
@@ -202,7 +202,13 @@ type unread struct{ error }
 
 func (u *unread) Unwrap() error { return u.error }
 
+// manifestOf gives the files of an output, whose manifest must be the one that was committed. What
+// another node gives has been checked there: if it differs, that node has committed what it does not have, and trying again is no use.
 func (m *Merge) manifestOf(next func() (store.Record, error, bool), want merge.Partition, run sheaf.RunID, as int, digest [32]byte) ([]sheaf.File, error) {
+	of := func(err error) error {
+		return fmt.Errorf("output of partition %d (attempt %d, node %s): %w", want.Index, want.Attempt, want.Node, err)
+	}
+	here := want.Node == m.Node
 	rec, err, ok := next()
 	if err == nil && (!ok || rec.Partition != as || rec.Attempt != want.Attempt) {
 		err = errors.New("its node does not have it any more")
@@ -210,17 +216,20 @@ func (m *Merge) manifestOf(next func() (store.Record, error, bool), want merge.P
 	lacks := store.Lacks(err)
 	if err == nil && output.Digest(rec.Manifest) != digest {
 		err = errors.New("its manifest is not the one that was committed")
+		if !here {
+			return nil, of(err)
+		}
 		lacks = err.Error()
 	}
-	if lacks != "" && want.Node == m.Node {
+	if lacks != "" && here {
 		m.Lacks(run, as, want.Attempt, lacks)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("output of partition %d (attempt %d, node %s): %w", want.Index, want.Attempt, want.Node, err)
+		return nil, &unread{of(err)}
 	}
 	decoded, err := output.Decode(rec.Manifest)
 	if err != nil {
-		return nil, fmt.Errorf("output of partition %d (attempt %d, node %s): %w", want.Index, want.Attempt, want.Node, err)
+		return nil, &unread{of(err)}
 	}
 	return decoded.Files, nil
 }
