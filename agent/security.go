@@ -123,7 +123,7 @@ func (c Config) checkExposure() error {
 	}
 	if missing := c.missing(); len(missing) > 0 && !c.loopback() && !c.Insecure {
 		return &sheaf.Error{
-			Class: sheaf.Denied, Field: "bind", Msg: fmt.Sprintf("%s can be reached by others, and the configuration lacks\n  %s", c.Bind, strings.Join(missing, "\n  ")),
+			Class: sheaf.Invalid, Field: "bind", Msg: fmt.Sprintf("%s can be reached by others, and the configuration lacks\n  %s", c.Bind, strings.Join(missing, "\n  ")),
 			Hint: "add what is missing, or bind a loopback address, or give -insecure on a network you trust",
 		}
 	}

@@ -71,7 +71,7 @@ func TestExposure(t *testing.T) {
 			}
 			continue
 		}
-		if sheaf.ClassOf(err) != sheaf.Denied {
+		if sheaf.ClassOf(err) != sheaf.Invalid {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}

@@ -1,9 +1,14 @@
 package command
 
 import (
+	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sheaf-run/agent/api"
 )
 
 func (e *env) serverMembers() *cobra.Command {
@@ -18,6 +23,7 @@ func (e *env) serverMembers() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			nameLeader(c.Context(), client, members)
 			rows := [][]string{{"NAME", "ROLE", "STATUS", "RPC", "LEADER"}}
 			var names []string
 			for _, m := range members {
@@ -29,6 +35,20 @@ func (e *env) serverMembers() *cobra.Command {
 			}
 			return e.table(rows)
 		},
+	}
+}
+
+// nameLeader marks the leader where the agent that answered is no server and does not know it: one is asked. Without a leader none is marked.
+func nameLeader(ctx context.Context, client *api.Client, members []api.Member) {
+	if slices.ContainsFunc(members, func(m api.Member) bool { return m.Leader }) {
+		return
+	}
+	leader, err := client.Leader(ctx)
+	if err != nil {
+		return
+	}
+	for i := range members {
+		members[i].Leader = members[i].RPC == leader && strings.Contains(members[i].Role, "server")
 	}
 }
 

@@ -69,16 +69,18 @@ func TestServerAndClient(t *testing.T) {
 	write(t, filepath.Join(forbidden, "secret"), "secret\n")
 	server, client := startPair(t, allowed)
 
-	var members []api.Member
-	if err := json.Unmarshal([]byte(client.ok("server", "members", "-json")), &members); err != nil {
-		t.Fatal(err)
-	}
-	roles := map[string]string{}
-	for _, m := range members {
-		roles[m.Name] = m.Role
-	}
-	if len(members) != 2 || roles["server"] != "server" || roles["worker"] != "client" {
-		t.Errorf("members are %+v", members)
+	for _, asked := range []*agent{client, server} {
+		var members []api.Member
+		if err := json.Unmarshal([]byte(asked.ok("server", "members", "-json")), &members); err != nil {
+			t.Fatal(err)
+		}
+		roles := map[string]string{}
+		for _, m := range members {
+			roles[m.Name] = fmt.Sprint(m.Role, ", leads ", m.Leader)
+		}
+		if len(members) != 2 || roles["server"] != "server, leads true" || roles["worker"] != "client, leads false" {
+			t.Errorf("members are %+v", members)
+		}
 	}
 
 	for _, asked := range []*agent{client, server} {

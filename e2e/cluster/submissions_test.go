@@ -16,7 +16,7 @@ func TestSubmissions(t *testing.T) {
 	c := begin(t, shape{servers: 3, clients: either(3, 8), server: "retention {\n runs = 1000000\n }", client: "slots = 64"})
 	length := either(20*time.Second, 5*time.Minute)
 	began := time.Now()
-	acked, stop := c.storm("storm", 32, offered())
+	acked, stop := c.storm("storm", 64, offered())
 	kills := 0
 	for time.Since(began) < length {
 		pause(3*time.Second + time.Duration(rand.Int64N(int64(5*time.Second))))
