@@ -16,12 +16,14 @@ type downloadOptions struct {
 }
 
 func (e *env) jobResults() *cobra.Command {
-	var dir, partitions string
+	var dir, partitions, provenance string
+	var most int
 	var o downloadOptions
 	c := &cobra.Command{
 		Use: "results JOB", Short: "Download the result of a run",
 		Long: "Writes the result of a run to a folder: outputs, stdout and stderr of all partitions, and a manifest.\n" +
-			"Files are verified against their digests; what is there already is not fetched again. Without -o it lists the files.\n\n" + exitHelp,
+			"Files are verified against their digests; what is there already is not fetched again. Without -o it lists the files.\n" +
+			"With -provenance it says of a file, or of all below a directory, which partitions made it, where, of which inputs, and by which task.\n\n" + exitHelp,
 		Args: args(1, "one run"),
 		RunE: e.withRun(func(ctx context.Context, client *api.Client, run string) error {
 			if partitions != "" {
@@ -31,6 +33,12 @@ func (e *env) jobResults() *cobra.Command {
 				}
 				o.partitions, o.partial = of, true
 			}
+			if provenance != "" {
+				if dir != "" || o.partial {
+					return usage("-provenance is about the merged result: leave out -o, -partition and -partial")
+				}
+				return e.provenance(ctx, client, run, provenance, most)
+			}
 			if dir == "" {
 				return e.listResult(ctx, client, run)
 			}
@@ -39,6 +47,8 @@ func (e *env) jobResults() *cobra.Command {
 	}
 	c.Flags().StringVar(&dir, "o", "", "the `DIR` to write")
 	c.Flags().StringVar(&partitions, "partition", "", "only of these, unmerged, as in 3,7-9")
+	c.Flags().StringVar(&provenance, "provenance", "", "say where a file comes from: the `PATH` begins with the output's name, as in the list")
+	c.Flags().IntVar(&most, "n", 0, "with -provenance, name at most so many partitions (100 unless told)")
 	c.Flags().BoolVar(&o.partial, "partial", false, "what is committed so far, unmerged: a folder a partition")
 	return c
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/events"
+	"github.com/sheaf-run/agent/server/provenance"
 	"github.com/sheaf-run/agent/server/reuse"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/state"
@@ -138,6 +139,8 @@ type API interface {
 	SubmitWith(ctx context.Context, id sheaf.RunID, job sheaf.Job, with SubmitOptions) (Submitted, error)
 	// Diff says of each partition of a job whose split makes this manifest whether it would run, and why.
 	Diff(ctx context.Context, job sheaf.Job, manifest [][]byte, each func(reuse.Line) error) error
+	// Shards calls each for partitions of a run in a row with what they read, of each at most so many atoms.
+	Shards(ctx context.Context, run *state.Run, first, count, atoms int, each func(provenance.Read) error) error
 	// Cancel ends a run; one that is over stays as it is, without an error.
 	Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error)
 	// Retry runs partitions again in the next generation. Conflict says why not.

@@ -9,6 +9,7 @@ import (
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/events"
 	"github.com/sheaf-run/agent/server/fsm"
+	"github.com/sheaf-run/agent/server/provenance"
 	"github.com/sheaf-run/agent/server/reuse"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/state"
@@ -103,6 +104,11 @@ func (s *Server) SubmitWith(ctx context.Context, id sheaf.RunID, job sheaf.Job, 
 // Diff implements API.
 func (s *Server) Diff(ctx context.Context, job sheaf.Job, manifest [][]byte, each func(reuse.Line) error) error {
 	return reuse.Diff(ctx, s.store, s.store.Snapshot(), &job, manifest, each)
+}
+
+// Shards implements API.
+func (s *Server) Shards(ctx context.Context, run *state.Run, first, count, atoms int, each func(provenance.Read) error) error {
+	return provenance.Shards(ctx, s.store, run, first, count, atoms, each)
 }
 
 // Cancel implements API.

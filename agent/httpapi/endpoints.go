@@ -26,6 +26,7 @@ var endpoints = []endpoint{
 	typed("POST", "/v1/job/{job}/release", SubmitJobs, inRun, "Go on with a run that is held", maxSmallBody, (*API).release),
 	typed("POST", "/v1/job/{job}/retry", SubmitJobs, inRun, "Run partitions again", maxSmallBody, (*API).retry),
 	raw("GET", "/v1/job/{job}/results", ReadOutputs, inRun, "The manifest of the merged result, NDJSON", 0, linesOf[sheaf.File](), (*API).results),
+	raw("GET", "/v1/job/{job}/provenance", ReadOutputs, inRun, "Where a file of the result comes from, NDJSON: the file, then its parts", 0, linesOf[api.ProvenanceLine](), (*API).provenance),
 	raw("GET", "/v1/job/{job}/records", ReadOutputs, inRun, "What is kept of ended executions, NDJSON in partition order", 0, linesOf[api.Record](), (*API).records),
 	raw("GET", "/v1/job/{job}/file", ReadOutputs, inRun, "The bytes of a file in a partition's output", 0, bytesAs("application/octet-stream"), (*API).file),
 	raw("GET", "/v1/job/{job}/logs", ReadOutputs, inRun, "A partition's stdout or stderr", 0, bytesAs("application/octet-stream"), (*API).logs),

@@ -224,7 +224,7 @@ func TestDocumentIsWhole(t *testing.T) {
 }
 
 // samples are what stands for path and query parameters. An endpoint that needs others says so by failing.
-var samples = map[string]string{"job": "first", "n": "0", "node": "dev", "partition": "0"}
+var samples = map[string]string{"job": "first", "n": "0", "node": "dev", "partition": "0", "path": "out/x"}
 
 // refusals are endpoints that a dev agent without ACLs, secrets or outputs refuses, and with what.
 var refusals = map[string]int{

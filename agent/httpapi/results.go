@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/grpc"
+
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
@@ -58,22 +60,28 @@ func (a *API) results(w http.ResponseWriter, r *http.Request, in *RunRead) error
 	if len(run.Job.Outputs) == 0 && run.Status.Terminal() {
 		return nil
 	}
-	if !run.Result.Sealed {
-		return &sheaf.Error{Class: sheaf.Conflict, Field: "job", Msg: fmt.Sprintf("run %s has no merged result: it is %s", run.ID, run.Status), Hint: "`agent job wait` waits for its end; `agent job results -partial` takes what there is"}
-	}
-	node := snap.NodeByNumber(run.Result.Node)
-	if node == nil {
-		return &sheaf.Error{Class: sheaf.Unavailable, Msg: "the node that holds the result's manifest is gone"}
-	}
-	conn, err := a.Server.Node(node.ID)
+	stream, node, err := a.merged(r.Context(), snap, run)
 	if err != nil {
 		return err
 	}
-	stream, err := conn.ReadResult(r.Context(), &wire.ReadResultRequest{Run: string(run.ID), MergeAttempt: run.Result.Attempt})
-	if err != nil {
-		return nodeError(node.ID, err)
+	return pieces(w, node, stream.Recv, (*wire.ResultPiece).GetData)
+}
+
+// merged opens the manifest of a run's merged result on the node that made it.
+func (a *API) merged(ctx context.Context, snap *state.Snapshot, run *state.Run) (grpc.ServerStreamingClient[wire.ResultPiece], sheaf.NodeID, error) {
+	if !run.Result.Sealed {
+		return nil, "", &sheaf.Error{Class: sheaf.Conflict, Field: "job", Msg: fmt.Sprintf("run %s has no merged result: it is %s", run.ID, run.Status), Hint: "`agent job wait` waits for its end; `agent job results -partial` takes what there is"}
 	}
-	return pieces(w, node.ID, stream.Recv, (*wire.ResultPiece).GetData)
+	node := snap.NodeByNumber(run.Result.Node)
+	if node == nil {
+		return nil, "", &sheaf.Error{Class: sheaf.Unavailable, Msg: "the node that holds the result's manifest is gone"}
+	}
+	conn, err := a.Server.Node(node.ID)
+	if err != nil {
+		return nil, "", err
+	}
+	stream, err := conn.ReadResult(ctx, &wire.ReadResultRequest{Run: string(run.ID), MergeAttempt: run.Result.Attempt})
+	return stream, node.ID, nodeError(node.ID, err)
 }
 
 // pieces copies the bytes of a node's stream into the reply. Once bytes have been sent

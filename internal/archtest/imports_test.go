@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 	"server/scheduler":   {"sheaf", "server/match"},
 	"server/state":       {"sheaf", "server/state", "internal/wire"},
 	"server/reuse":       {"sheaf", "data/shard", "server/state"},
+	"server/provenance":  {"sheaf", "data/shard", "server/state"},
 	"server/fsm":         {"sheaf", "server/match", "server/state", "server/fsm", "internal/wire"},
 	"client":             {"sheaf", "client", "data", "drivers", "internal"},
 	"agent":              {"sheaf", "agent", "server", "client", "jobspec", "data/source", "drivers/builtin", "internal", "api"},
