@@ -105,6 +105,8 @@ type PreviewTotal struct {
 type PlanReply struct {
 	Eligible  int      `json:"eligible_nodes"`
 	Obstacles []Reason `json:"obstacles,omitempty"`
+	// Reads are the runs whose results the job would read, in the order of its inputs that name one.
+	Reads []sheaf.RunID `json:"reads,omitempty"`
 }
 
 // Record is what is kept of a partition's latest ended execution. In a stream of

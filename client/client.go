@@ -7,7 +7,7 @@
 // The work is done by packages below it: session (the stream and its lease),
 // execution (the pure state machine and the queue), worker (the loop that
 // carries out what that decides), driver, sandbox (directories and variables), split,
-// merge, manifest (shards read ahead), checkpoint (what a restart must know), fingerprint
+// merge, results (of other runs, as inputs), manifest (shards read ahead), checkpoint (what a restart must know), fingerprint
 // (what the node has), room (on its disk), serve (what others may read). This package wires them.
 package client
 
@@ -27,6 +27,7 @@ import (
 
 	"github.com/sheaf-run/agent/client/checkpoint"
 	"github.com/sheaf-run/agent/client/fingerprint"
+	"github.com/sheaf-run/agent/client/results"
 	"github.com/sheaf-run/agent/client/sandbox"
 	"github.com/sheaf-run/agent/client/secret"
 	"github.com/sheaf-run/agent/client/serve"
@@ -164,12 +165,13 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	sources, kept, err := c.sources()
+	peers := newPeers(c.cfg)
+	defer peers.close()
+	chain := &results.Reader{Node: c.id, Peer: peers.node, Stores: st.Run}
+	sources, kept, err := c.sources(chain)
 	if err != nil {
 		return err
 	}
-	peers := newPeers(c.cfg)
-	defer peers.close()
 	keys := &datatoken.Keys{}
 	w := worker.New(worker.Config{
 		Place:     sandbox.Place{NodeID: c.id, NodeName: c.cfg.Name, Region: c.cfg.Region, Datacenter: c.cfg.Datacenter, Attributes: fp.Attributes},
@@ -180,6 +182,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	h := &handler{Worker: w, client: c, fingerprint: fp}
 	s := session.New(session.Config{Servers: c.cfg.Discovery.Servers, Dial: c.cfg.Dialer.Server, BootID: randomID(), Handler: h, Logger: c.cfg.Logger})
 	w.Attach(s)
+	chain.Leader = s.Leader
 
 	c.nodes.Open(serve.Source{Store: st, Sources: sources, Follow: w.Follow, Keys: keys, Lacks: w.Lacks})
 	defer c.nodes.Close()

@@ -3,6 +3,7 @@ package client
 import (
 	"path/filepath"
 
+	"github.com/sheaf-run/agent/client/results"
 	"github.com/sheaf-run/agent/data/cache"
 	"github.com/sheaf-run/agent/data/publish"
 	"github.com/sheaf-run/agent/data/source"
@@ -15,7 +16,8 @@ import (
 )
 
 // sources is what this node lets jobs read. What is not on this machine comes by way of the cache.
-func (c *Client) sources() (source.Config, *cache.Cache, error) {
+// Results of other runs are opened by what is given.
+func (c *Client) sources(results *results.Reader) (source.Config, *cache.Cache, error) {
 	var s source.Config
 	for _, r := range c.cfg.FileRoots {
 		s.Files = append(s.Files, source.Root{Path: r.Path, Shared: r.Shared})
@@ -37,7 +39,9 @@ func (c *Client) sources() (source.Config, *cache.Cache, error) {
 		"https": cached(kept, web),
 		"ipfs":  cached(kept, gateways),
 		"car":   cached(kept, car.Opener(s.Files)),
+		"job":   cached(kept, results.Open),
 	}
+	results.Cache = kept
 	return s, kept, nil
 }
 
@@ -78,5 +82,5 @@ func (c Config) readable() []sheaf.NodeSource {
 	if len(c.Gateways) > 0 {
 		all = append(all, sheaf.NodeSource{Scheme: "ipfs", Shared: true})
 	}
-	return all
+	return append(all, sheaf.NodeSource{Scheme: "job", Shared: true})
 }

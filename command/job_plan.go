@@ -99,6 +99,9 @@ func (e *env) plan(ctx context.Context, client *api.Client, job *sheaf.Job, n in
 	if p.Placement.Eligible == 0 {
 		return unplaced(p.Placement)
 	}
+	for _, id := range p.Placement.Reads {
+		fmt.Fprintf(e.out, "it reads the result of run %s\n", id)
+	}
 	fmt.Fprintf(e.out, "%s can take it\n", counted(p.Placement.Eligible, "node"))
 	for _, r := range p.Placement.Obstacles {
 		fmt.Fprintln(e.out, "  others not: "+obstacle(r))

@@ -93,19 +93,17 @@ func (c *checker) overlap(job *sheaf.Job) {
 // sourceKind is a scheme that a source may have.
 type sourceKind struct {
 	name    string
-	remote  bool
 	example string
 }
 
-// schemes are the kinds of source of the language. Those of which remote is
-// true are refused by name until a version has them.
+// schemes are the kinds of source of the language.
 var schemes = []sourceKind{
-	{"file", false, "file:///data/photos"},
-	{"s3", false, "s3://bucket/prefix/"},
-	{"https", false, "https://host/path"},
-	{"ipfs", false, "ipfs://CID"},
-	{"car", false, "car:///data/photos.car"},
-	{"job", true, "job://NAME/OUTPUT"},
+	{"file", "file:///data/photos"},
+	{"s3", "s3://bucket/prefix/"},
+	{"https", "https://host/path"},
+	{"ipfs", "ipfs://CID"},
+	{"car", "car:///data/photos.car"},
+	{"job", "job://NAME/OUTPUT"},
 }
 
 func schemeNames() []string {
@@ -150,6 +148,11 @@ func (c *checker) locationURL(field, name, s string) {
 			c.bad(field, fmt.Sprintf("%s %s is no URL", name, quoted(s)), "", "write % as %25, as in "+schemes[i].example)
 		case u.User != nil:
 			c.bad(field, name+" holds a user or password", "", "credentials belong in the clients' configuration")
+		case kind == "job":
+			of, output, ok := sheaf.CutResult(s)
+			if !ok || sheaf.CheckName("job", of) != nil || sheaf.CheckName("output", output) != nil {
+				c.bad(field, fmt.Sprintf("%s %s names no output of a job", name, quoted(s)), "", "write it as in "+schemes[i].example+"; what lies below is chosen by the glob")
+			}
 		case onClients && u.Host != "" && u.Host != "localhost":
 			c.bad(field, fmt.Sprintf("%s %s names a host", name, quoted(s)), "", "write three slashes and an absolute path, as in "+schemes[i].example)
 		case onClients && (u.RawQuery != "" || kind == "file" && u.Fragment != "" || u.ForceQuery):

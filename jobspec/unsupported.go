@@ -19,7 +19,6 @@ type refusal struct {
 var refusals = []refusal{
 	{"reuse = true without a split", func(_ *checker, j *sheaf.Job) []string { return at(j.Reuse && j.Split == nil, "reuse") }},
 	{`isolation = "run"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Isolation == sheaf.IsolationRun, "isolation") }},
-	{"the source", remoteSources},
 	{"the module", remoteModules},
 	{`network = "bridge"`, func(_ *checker, j *sheaf.Job) []string {
 		return at(j.Task.Network == sheaf.NetworkBridge, "task.network")
@@ -50,8 +49,6 @@ func unsupportedHint(path string) string {
 	switch withoutIndexes(path) {
 	case "reuse":
 		return "add a split: what it lists is compared with what earlier runs have read"
-	case "inputs.source":
-		return "copy the files to where the clients can read them, and name these with file://"
 	case "task.config.module":
 		return "copy the module to where the clients can read it, and name it with file://"
 	case "task.network":
@@ -75,14 +72,6 @@ func each(n int, path string) []string {
 	return paths
 }
 
-func remoteSources(_ *checker, j *sheaf.Job) []string {
-	var paths []string
-	for i, in := range j.Inputs {
-		paths = append(paths, at(isRemote(in.Source), fmt.Sprintf("inputs[%d].source", i))...)
-	}
-	return paths
-}
-
 func remoteModules(c *checker, j *sheaf.Job) []string {
 	var paths []string
 	for _, a := range c.drivers[j.Task.Driver].Attributes {
@@ -97,17 +86,8 @@ func isFile(s string) bool {
 	return !slices.ContainsFunc(schemes, func(k sourceKind) bool { return k.name != "file" && k.name == scheme(s) })
 }
 
-func isRemote(s string) bool {
-	return slices.ContainsFunc(schemes, func(k sourceKind) bool { return k.remote && k.name == scheme(s) })
-}
-
 // locationAt is the URL that stands at path, where one does.
 func locationAt(j *sheaf.Job, path string) (string, bool) {
-	for i, in := range j.Inputs {
-		if path == fmt.Sprintf("inputs[%d].source", i) {
-			return in.Source, true
-		}
-	}
 	if name, ok := strings.CutPrefix(path, "task.config."); ok {
 		s, ok := j.Task.Config[name].(string)
 		return s, ok

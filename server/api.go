@@ -137,6 +137,8 @@ type API interface {
 	Submit(ctx context.Context, id sheaf.RunID, job sheaf.Job) (Submitted, error)
 	// SubmitWith is Submit with options.
 	SubmitWith(ctx context.Context, id sheaf.RunID, job sheaf.Job, with SubmitOptions) (Submitted, error)
+	// Grant is a token by which a node may read the result of a run for a preview. Only the leader gives one.
+	Grant(node sheaf.NodeID, run sheaf.RunID) ([]byte, error)
 	// Diff says of each partition of a job whose split makes this manifest whether it would run, and why.
 	Diff(ctx context.Context, job sheaf.Job, manifest [][]byte, each func(reuse.Line) error) error
 	// Shards calls each for partitions of a run in a row with what they read, of each at most so many atoms.

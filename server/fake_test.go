@@ -161,7 +161,7 @@ func (f *fake) connect(hello *wire.Hello) *fake {
 	node, err := json.Marshal(sheaf.Node{
 		ID: sheaf.NodeID(f.id), Name: f.id, Region: "test", Datacenter: "dc1", Address: "127.0.0.1:1",
 		Resources: sheaf.Resources{CPU: 1000, Memory: 1 << 30, Disk: 1 << 30, Pids: 1000},
-		Drivers:   []sheaf.NodeDriver{{Name: "mock", Healthy: true}}, Sources: []sheaf.NodeSource{{Scheme: "file", Root: "/", Shared: true}},
+		Drivers:   []sheaf.NodeDriver{{Name: "mock", Healthy: true}}, Sources: []sheaf.NodeSource{{Scheme: "file", Root: "/", Shared: true}, {Scheme: "job", Shared: true}},
 	})
 	if err != nil {
 		f.t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sheaf-run/agent/internal/datatoken"
 	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/pki/pkitest"
 	"github.com/sheaf-run/agent/internal/wire"
@@ -142,11 +143,35 @@ func TestRunsAreForWhoWorksOnThem(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	result := func(what string, who wire.ServersClient, node string, grant []byte, want codes.Code) {
+		st, err := who.ReadOutputs(datatoken.With(t.Context(), grant), &wire.ReadOutputsRequest{Run: "r", Result: true, Node: node})
+		if err == nil {
+			var out *wire.Outputs
+			if out, err = st.Recv(); err == nil && (out.SealedNode != "a" || len(out.SealedDigest) != 32 || len(out.Token) == 0) {
+				t.Errorf("%s: %v", what, out)
+			}
+		}
+		if tried++; status.Code(err) != want {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	grant := func(node sheaf.NodeID, run sheaf.RunID) []byte {
+		token, err := h.Grant(node, run)
+		if err != nil {
+			t.Error(err)
+		}
+		return token
+	}
+
 	f := newFake(t, h, "a", succeed)
 	f.keys = authority.Keys(pki.Client, "test", "a")
 	f.conduct = func(f *fake, w work) {
 		switch w.kind {
 		case wire.Kind_KIND_SPLIT:
+			if w.run == "reader" {
+				result("the result, by who splits a run that reads it", f.servers, "a", nil, codes.OK)
+				result("the result, by who does not", thief, "thief", nil, codes.PermissionDenied)
+			}
 			putManifest(t, f, w, [][]byte{[]byte("first chunk"), []byte("second chunk")})
 		case wire.Kind_KIND_MERGE:
 			st, err := f.servers.ReadManifest(t.Context(), &wire.ReadManifestRequest{Run: "r", SplitAttempt: 1, First: 3, Count: 1})
@@ -173,7 +198,18 @@ func TestRunsAreForWhoWorksOnThem(t *testing.T) {
 	}))
 	h.awaitStatus(t, "r", sheaf.RunSucceeded)
 	f.conducting.Wait()
-	if tried != 7 {
+	result("the result, which nobody reads", f.servers, "a", nil, codes.PermissionDenied)
+	result("the result with a grant", thief, "thief", grant("thief", "r"), codes.OK)
+	result("the result with another's grant", thief, "thief", grant("a", "r"), codes.PermissionDenied)
+	result("the result with a grant for another run", thief, "thief", grant("thief", "other"), codes.PermissionDenied)
+	h.submit(t, "reader", job(func(j *sheaf.Job) {
+		j.Count, j.Split = 0, &sheaf.Split{Glob: "/*", BatchSize: 1}
+		j.Inputs = []sheaf.Input{{Name: "in", Source: "job://r/out", Mount: "/in"}}
+	}))
+	h.awaitStatus(t, "reader", sheaf.RunSucceeded)
+	f.conducting.Wait()
+	result("the result, when who read it is over", f.servers, "a", nil, codes.PermissionDenied)
+	if tried != 14 {
 		t.Errorf("tried %d times", tried)
 	}
 }

@@ -101,6 +101,19 @@ func (s *Server) SubmitWith(ctx context.Context, id sheaf.RunID, job sheaf.Job, 
 	return done, err
 }
 
+// Grant implements API.
+func (s *Server) Grant(node sheaf.NodeID, run sheaf.RunID) ([]byte, error) {
+	t, err := s.leads()
+	if err != nil {
+		return nil, err
+	}
+	n := s.store.Snapshot().Node(node)
+	if n == nil {
+		return nil, &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("there is no node %s", node)}
+	}
+	return t.Hub().Grant(&n.Node, run), nil
+}
+
 // Diff implements API.
 func (s *Server) Diff(ctx context.Context, job sheaf.Job, manifest [][]byte, each func(reuse.Line) error) error {
 	return reuse.Diff(ctx, s.store, s.store.Snapshot(), &job, manifest, each)

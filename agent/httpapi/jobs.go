@@ -58,6 +58,9 @@ func (a *API) submit(ctx context.Context, in *struct{ Body submitBody }) (*Body[
 	if err := a.namespaceFor(ctx, job); err != nil {
 		return nil, err
 	}
+	if err := mayReadResults(ctx, job); err != nil {
+		return nil, err
+	}
 	id := in.Body.ID
 	if id == "" {
 		id = api.NewRunID(job.Name)
@@ -70,6 +73,17 @@ func (a *API) submit(ctx context.Context, in *struct{ Body submitBody }) (*Body[
 		return nil, err
 	}
 	return &Body[api.SubmitReply]{Body: api.SubmitReply{Run: got.Run, Created: got.Created, Index: got.Index}}, nil
+}
+
+// mayReadResults refuses a caller that may not read the outputs of other runs and submits a job that does.
+func mayReadResults(ctx context.Context, job *sheaf.Job) error {
+	x := accessOf(ctx)
+	for _, in := range job.Inputs {
+		if _, _, reads := sheaf.CutResult(in.Source); reads && !x.acl.Allows(ReadOutputs, job.Namespace) {
+			return (&caller{acl: x.acl, anonymous: x.anonymous}).lacks(ReadOutputs, job.Namespace)
+		}
+	}
+	return nil
 }
 
 func (a *API) parse(ctx context.Context, in *struct{ Body api.ParseRequest }) (*Body[*sheaf.Job], error) {
@@ -88,8 +102,12 @@ func (a *API) plan(ctx context.Context, in *struct{ Body json.RawMessage }) (*Bo
 	if err := a.namespaceFor(ctx, job); err != nil {
 		return nil, err
 	}
+	_, reads, err := a.Server.Snapshot().Pinned(*job)
+	if err != nil {
+		return nil, err
+	}
 	got := a.Server.Obstacles(*job)
-	out := api.PlanReply{Eligible: got.Feasible}
+	out := api.PlanReply{Eligible: got.Feasible, Reads: reads}
 	if got.Nodes == 0 {
 		out.Obstacles = append(out.Obstacles, api.Reason{What: "the cluster has no nodes yet"})
 	}

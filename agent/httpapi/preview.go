@@ -33,7 +33,14 @@ func (a *API) preview(w http.ResponseWriter, r *http.Request, in *struct{ RawBod
 	if err := a.namespaceFor(r.Context(), read); err != nil {
 		return err
 	}
-	job, err := json.Marshal(read)
+	if err := mayReadResults(r.Context(), read); err != nil {
+		return err
+	}
+	pinned, reads, err := a.Server.Snapshot().Pinned(*read)
+	if err != nil {
+		return err
+	}
+	job, err := json.Marshal(pinned)
 	if err != nil {
 		return fmt.Errorf("encode job: %w", err)
 	}
@@ -41,11 +48,19 @@ func (a *API) preview(w http.ResponseWriter, r *http.Request, in *struct{ RawBod
 	if err != nil {
 		return err
 	}
+	ask := &wire.PreviewRequest{JobJson: job, Limit: uint32(max(req.Limit, 0)), Manifest: req.Diff}
+	for _, run := range reads {
+		grant, err := a.Server.Grant(node, run)
+		if err != nil {
+			return err
+		}
+		ask.Reads, ask.Grants = append(ask.Reads, string(run)), append(ask.Grants, grant)
+	}
 	conn, err := a.Server.Node(node)
 	if err != nil {
 		return err
 	}
-	stream, err := conn.Preview(r.Context(), &wire.PreviewRequest{JobJson: job, Limit: uint32(max(req.Limit, 0)), Manifest: req.Diff})
+	stream, err := conn.Preview(r.Context(), ask)
 	if err != nil {
 		return nodeError(node, err)
 	}

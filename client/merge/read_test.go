@@ -75,7 +75,9 @@ func TestCommittedDigestIsHeldAgainstTheOutput(t *testing.T) {
 			Leader: func(context.Context) (wire.ServersClient, uint64, error) {
 				return &committed{node: "other", digest: c.digest}, 1, nil
 			},
-			Peer:  func(sheaf.NodeID) (wire.NodesClient, func(), error) { return &keeper{manifest: manifest}, func() {}, nil },
+			Peer: func(sheaf.NodeID) (wire.NodesClient, func(), error) {
+				return &keeper{manifest: manifest}, func() {}, nil
+			},
 			Lacks: func(sheaf.RunID, int, uint32, string) { t.Errorf("%s: said that it lacks what lies elsewhere", name) },
 		}
 		var files []string

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/sheaf-run/agent/client/results"
 	"github.com/sheaf-run/agent/client/split"
 	"github.com/sheaf-run/agent/data/shard"
 	"github.com/sheaf-run/agent/internal/wire"
@@ -26,6 +27,13 @@ func (n *Nodes) Preview(req *wire.PreviewRequest, stream grpc.ServerStreamingSer
 	job := &sheaf.Job{}
 	if err := json.Unmarshal(req.GetJobJson(), job); err != nil {
 		return toStatus(&sheaf.Error{Class: sheaf.Invalid, Msg: "the job cannot be read", Err: err})
+	}
+	if len(req.GetGrants()) == len(req.GetReads()) {
+		grants := map[sheaf.RunID][]byte{}
+		for i, run := range req.GetReads() {
+			grants[sheaf.RunID(run)] = req.Grants[i]
+		}
+		ctx = results.Granted(ctx, grants)
 	}
 	var sent uint32
 	var line []byte

@@ -72,6 +72,7 @@ func undisturbed(c *cluster, t *testing.T) {
 	}
 	partitions := l.check()
 	l.fetch(partitions)
+	l.chain()
 	by := l.committers(partitions)
 	for _, a := range c.clients {
 		if by[a.name] == 0 {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -282,6 +283,43 @@ func (l *ledger) fetch(partitions []sheaf.Partition) {
 	}
 	if got := read(l.t, filepath.Join(out, "outputs", "book", "book")); got != book {
 		l.t.Errorf("the book is %q", got)
+	}
+}
+
+// chain has another job read the entries of the result, from every node that has some of them.
+func (l *ledger) chain() {
+	l.t.Helper()
+	spec := filepath.Join(l.c.dir, l.run+".chain.hcl")
+	write(l.t, spec, `
+job "chain" {
+  input "entries" {
+    source = "job://ledger/entries"
+    mount  = "/entries"
+  }
+  split {
+    glob       = "/*"
+    batch_size = 200
+  }
+  task "cat" {
+    driver = "exec"
+    config {
+      command = "sh"
+      args    = ["-c", "cat $SHEAF_INPUT_ENTRIES/*"]
+    }
+  }
+}`)
+	run, out := l.run+"-chain", filepath.Join(l.c.dir, l.run+".chain")
+	l.c.submit(spec, run)
+	if s := l.c.ended(run); s.Status != sheaf.RunSucceeded {
+		l.t.Fatalf("the run that reads the result of %s ended as %+v", l.run, s)
+	}
+	l.c.leader().cli("job", "results", "-o", out, run)
+	var want strings.Builder
+	for i := range l.nonces {
+		want.WriteString(l.entry(i))
+	}
+	if got := read(l.t, filepath.Join(out, "stdout")); got != want.String() {
+		l.t.Errorf("the entries, as another job reads them, are %d bytes, want %d", len(got), want.Len())
 	}
 }
 

@@ -2736,6 +2736,8 @@ type ReadOutputsRequest struct {
 	MergeAttempt  uint32                 `protobuf:"varint,3,opt,name=merge_attempt,json=mergeAttempt,proto3" json:"merge_attempt,omitempty"` // 0 reads what is committed now, unfrozen
 	From          uint32                 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                                     // first partition wanted
 	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`                                      // who asks, and reads them
+	Most          uint32                 `protobuf:"varint,6,opt,name=most,proto3" json:"most,omitempty"`                                     // of outputs; 0 is all
+	Result        bool                   `protobuf:"varint,7,opt,name=result,proto3" json:"result,omitempty"`                                 // instead of outputs, one message that says where the sealed result lies
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2805,6 +2807,20 @@ func (x *ReadOutputsRequest) GetNode() string {
 	return ""
 }
 
+func (x *ReadOutputsRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *ReadOutputsRequest) GetResult() bool {
+	if x != nil {
+		return x.Result
+	}
+	return false
+}
+
 // Outputs are committed outputs in partition order, as columns.
 type Outputs struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -2824,6 +2840,7 @@ type Outputs struct {
 	Publish       string `protobuf:"bytes,11,opt,name=publish,proto3" json:"publish,omitempty"`                                   // URL that the result is to be published below; empty where it is not
 	SealedAttempt uint32 `protobuf:"varint,12,opt,name=sealed_attempt,json=sealedAttempt,proto3" json:"sealed_attempt,omitempty"` // not 0: the result of this merge attempt stands sealed, and its publication is all that is left
 	SealedDigest  []byte `protobuf:"bytes,13,opt,name=sealed_digest,json=sealedDigest,proto3" json:"sealed_digest,omitempty"`     // sha256 of its manifest
+	SealedNode    string `protobuf:"bytes,14,opt,name=sealed_node,json=sealedNode,proto3" json:"sealed_node,omitempty"`           // where it lies; of ReadOutputsRequest.result only, as are the other two then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2947,6 +2964,13 @@ func (x *Outputs) GetSealedDigest() []byte {
 		return x.SealedDigest
 	}
 	return nil
+}
+
+func (x *Outputs) GetSealedNode() string {
+	if x != nil {
+		return x.SealedNode
+	}
+	return ""
 }
 
 type SealResultRequest struct {
@@ -3273,6 +3297,8 @@ type PreviewRequest struct {
 	JobJson       []byte                 `protobuf:"bytes,1,opt,name=job_json,json=jobJson,proto3" json:"job_json,omitempty"`
 	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`       // partitions wanted whole; 0 is all
 	Manifest      bool                   `protobuf:"varint,3,opt,name=manifest,proto3" json:"manifest,omitempty"` // instead of the partitions, their shard manifest with fingerprints
+	Reads         []string               `protobuf:"bytes,4,rep,name=reads,proto3" json:"reads,omitempty"`        // runs whose results are inputs
+	Grants        [][]byte               `protobuf:"bytes,5,rep,name=grants,proto3" json:"grants,omitempty"`      // data tokens for them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3326,6 +3352,20 @@ func (x *PreviewRequest) GetManifest() bool {
 		return x.Manifest
 	}
 	return false
+}
+
+func (x *PreviewRequest) GetReads() []string {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+func (x *PreviewRequest) GetGrants() [][]byte {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
 }
 
 // PreviewReply streams the partitions or the manifest's chunks, then one total.
@@ -4666,7 +4706,7 @@ const file_wire_proto_rawDesc = "" +
 	"holderName\x123\n" +
 	"\aoutputs\x18\x04 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\"\x93\x01\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\"\xbf\x01\n" +
 	"\x12ReadOutputsRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -4674,7 +4714,9 @@ const file_wire_proto_rawDesc = "" +
 	"generation\x12#\n" +
 	"\rmerge_attempt\x18\x03 \x01(\rR\fmergeAttempt\x12\x12\n" +
 	"\x04from\x18\x04 \x01(\rR\x04from\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node\"\xdd\x02\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x12\n" +
+	"\x04most\x18\x06 \x01(\rR\x04most\x12\x16\n" +
+	"\x06result\x18\a \x01(\bR\x06result\"\xfe\x02\n" +
 	"\aOutputs\x12\x1c\n" +
 	"\tpartition\x18\x01 \x03(\rR\tpartition\x12\x18\n" +
 	"\aattempt\x18\x02 \x03(\rR\aattempt\x12\x12\n" +
@@ -4689,7 +4731,9 @@ const file_wire_proto_rawDesc = "" +
 	" \x03(\rR\x06madeAs\x12\x18\n" +
 	"\apublish\x18\v \x01(\tR\apublish\x12%\n" +
 	"\x0esealed_attempt\x18\f \x01(\rR\rsealedAttempt\x12#\n" +
-	"\rsealed_digest\x18\r \x01(\fR\fsealedDigest\"\xfa\x01\n" +
+	"\rsealed_digest\x18\r \x01(\fR\fsealedDigest\x12\x1f\n" +
+	"\vsealed_node\x18\x0e \x01(\tR\n" +
+	"sealedNode\"\xfa\x01\n" +
 	"\x11SealResultRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -4713,11 +4757,13 @@ const file_wire_proto_rawDesc = "" +
 	"\vSecretValue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\fR\x05value\"]\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\"\x8b\x01\n" +
 	"\x0ePreviewRequest\x12\x19\n" +
 	"\bjob_json\x18\x01 \x01(\fR\ajobJson\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x1a\n" +
-	"\bmanifest\x18\x03 \x01(\bR\bmanifest\"\x8c\x01\n" +
+	"\bmanifest\x18\x03 \x01(\bR\bmanifest\x12\x14\n" +
+	"\x05reads\x18\x04 \x03(\tR\x05reads\x12\x16\n" +
+	"\x06grants\x18\x05 \x03(\fR\x06grants\"\x8c\x01\n" +
 	"\fPreviewReply\x12'\n" +
 	"\x0epartition_json\x18\x01 \x01(\fH\x00R\rpartitionJson\x123\n" +
 	"\x05total\x18\x02 \x01(\v2\x1b.sheaf.wire.v1.PreviewTotalH\x00R\x05total\x12\x16\n" +

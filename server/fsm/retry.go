@@ -23,6 +23,11 @@ func (s *step) retryRun(c *RetryRun) error {
 	case r.Status == sheaf.RunMerging:
 		return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + c.Run + " is merging its outputs", Hint: "wait until it is over, then retry"}
 	}
+	for _, id := range r.Reads {
+		if s.Peek(id) == nil {
+			return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("run %s, whose result it reads, was deleted", id), Hint: "submit the job again: it reads the newest result"}
+		}
+	}
 	if err := s.waitAgain(r); err != nil {
 		return err
 	}

@@ -55,6 +55,9 @@ func (s *step) registerJob(c *RegisterJob) error {
 	if err := s.comesAfter(r); err != nil {
 		return err
 	}
+	if err := s.Pin(r); err != nil {
+		return err
+	}
 	row := s.InsertRun(r)
 	if why := s.unmet(r.Waits); why != "" {
 		s.stop(row, state.StopAfterRun, why)
@@ -91,11 +94,15 @@ func (s *step) deleteRun(c *DeleteRun) error {
 	if other := s.HeldBy(r.Run); other != nil {
 		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("run %s has taken over outputs of run %s", other.ID, c.Run), Hint: "delete that run first"}
 	}
+	readers := s.Readers()
+	if other := readers[r.ID]; other != "" {
+		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("run %s reads the result of run %s", other, c.Run), Hint: "wait until it is over, or stop it"}
+	}
 	if err := s.bury(r); err != nil {
 		return err
 	}
 	for _, id := range c.More {
-		if r := s.Run(sheaf.RunID(id)); r != nil && r.Status.Terminal() && s.HeldBy(r.Run) == nil {
+		if r := s.Run(sheaf.RunID(id)); r != nil && r.Status.Terminal() && s.HeldBy(r.Run) == nil && readers[r.ID] == "" {
 			if err := s.bury(r); err != nil {
 				return err
 			}

@@ -150,6 +150,9 @@ func (s *script) show(id string) string {
 	if len(r.Waits) > 0 {
 		fmt.Fprintf(&b, ", waits for %v", r.Waits)
 	}
+	for _, in := range r.Job.Inputs {
+		fmt.Fprintf(&b, ", reads %s", in.Source)
+	}
 	if r.Reuse.Waits {
 		b.WriteString(", to be compared")
 	}
@@ -229,6 +232,12 @@ func jobJSON(t *testing.T, options []string) []byte {
 			job["constraints"] = []any{map[string]any{"attribute": "${node.name}", "operator": "regexp", "value": v}}
 		case "after":
 			job[k] = strings.Split(v, ",")
+		case "reads":
+			var inputs []any
+			for i, of := range strings.Split(v, ",") {
+				inputs = append(inputs, map[string]any{"name": fmt.Sprint("in", i), "source": "job://" + of, "mount": fmt.Sprint("/in", i)})
+			}
+			job["inputs"] = inputs
 		case "parallelism":
 			job[k] = map[string]any{"constant": number(v)}
 		case "coefficient":

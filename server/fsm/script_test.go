@@ -21,7 +21,7 @@ import (
 //	joined N                       the session is reconciled
 //	lost N · eligible N true|false
 //	job R [count=3] [attempts=3] [tolerate=0] [stop_after=1] [timeout=10s] [delay=0s] [exit=2:fail_job] [split] [allow_empty] [outputs] [publish]
-//	      [held] [rerun] [reuse] [env=V] [ops] [only=NODES] [after=R,…] [parallelism=N] [coefficient=N]
+//	      [held] [rerun] [reuse] [env=V] [ops] [only=NODES] [after=R,…] [reads=NAME/OUTPUT,…] [parallelism=N] [coefficient=N]
 //	place R N 0-2 [backup] · split R N · merge R N
 //	result R N[@SESSION] 0@1=ok 1@1=exit:2 2@1=lost 3@1=prepare [kind=split|merge]
 //	free N R 0@1 … · gone N R 0@1 …  release

@@ -16,7 +16,7 @@ type history struct {
 	mu     sync.Mutex
 	order  []finished            // the oldest first; some are there no more
 	ended  map[sheaf.RunID]int64 // cluster time at which each ended
-	held   []finished            // runs whose outputs others have: due again when one of these is deleted
+	held   []finished            // runs whose outputs others have or read: due again when one of these is deleted or over
 	graves []*grave              // the oldest first
 	of     map[sheaf.RunID]*grave
 }
@@ -55,6 +55,9 @@ func (h *history) add(r *state.Run) {
 	defer h.mu.Unlock()
 	if at, ok := h.ended[r.ID]; ok && at == r.EndedMs {
 		return
+	}
+	if len(r.Reads) > 0 {
+		h.letGo()
 	}
 	h.ended[r.ID] = r.EndedMs
 	h.order = append(h.order, finished{r.ID, r.EndedMs})

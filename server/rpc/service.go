@@ -221,8 +221,11 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		return err
 	}
 	reader := snap.Node(sheaf.NodeID(req.Node))
-	if err := merges(st.Context(), reader, r, req.MergeAttempt); err != nil {
+	if err := merges(st.Context(), reader, r, req.MergeAttempt); err != nil && !h.reads(st.Context(), snap, reader, r) {
 		return err
+	}
+	if req.Result {
+		return h.sendResult(st, snap, reader, r)
 	}
 	if r.Partitions == nil {
 		return nil
@@ -247,6 +250,7 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		}
 		out = fresh()
 	}
+	sent := 0
 	for i := int(req.From); i < r.Partitions.Len(); {
 		ranges := r.Committed(i, 1)
 		if len(ranges) == 0 {
@@ -273,6 +277,9 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 				}
 			}
 			out.MadeBy, out.MadeAs = append(out.MadeBy, place), append(out.MadeAs, uint32(m.Partition))
+			if sent++; sent == int(req.Most) {
+				return st.Send(compact(out))
+			}
 			if len(out.Partition) == outputsAtOnce {
 				if err := st.Send(compact(out)); err != nil {
 					return err

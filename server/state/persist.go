@@ -194,6 +194,7 @@ func (l *loader) begin(data []byte) error {
 	if err := json.Unmarshal(l.run.JobJSON, l.run.Job); err != nil {
 		return fmt.Errorf("the job of %s: %w", l.run.ID, err)
 	}
+	l.run.pin()
 	if rec.Partitions != 0 {
 		l.pages = table.NewDecoder(max(rec.Partitions, 0))
 	}

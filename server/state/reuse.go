@@ -208,8 +208,9 @@ func (s *Snapshot) Deletable(ids []sheaf.RunID) (free, held []sheaf.RunID) {
 	}
 	slices.SortFunc(runs, func(a, b *Run) int { return cmp.Compare(b.Created, a.Created) })
 	gone := map[sheaf.RunID]bool{}
+	read := s.read()
 	for _, r := range runs {
-		if s.heldBesides(r, gone) {
+		if read[r.ID] || s.heldBesides(r, gone) {
 			held = append(held, r.ID)
 			continue
 		}

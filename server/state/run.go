@@ -35,6 +35,9 @@ type Run struct {
 	// and Waits those of them that have not succeeded yet.
 	After []sheaf.RunID `json:"after,omitempty"`
 	Waits []sheaf.RunID `json:"waits,omitempty"`
+	// Reads are the runs whose results are its inputs, pinned at submission, in the order of the inputs that
+	// name one. Job names them; JobJSON is as submitted.
+	Reads []sheaf.RunID `json:"reads,omitempty"`
 	// Rerun says that nothing is taken over although the job has reuse.
 	Rerun bool  `json:"rerun,omitempty"`
 	Reuse Reuse `json:"reuse,omitzero"`
