@@ -13,7 +13,7 @@ const (
 	// many as slots, unless a disk lost records. The rest waits for the next start.
 	maxStrays = 1 << 20
 	// straysAtOnce bounds those whose verdict is waited for: a message of results.
-	straysAtOnce = maxResults
+	straysAtOnce = 1024
 )
 
 // stray is an attempt that has output here and no record that can be read, and

@@ -13,10 +13,6 @@ import (
 )
 
 const (
-	// maxResults and maxText bound one message of results: some 64 KiB of
-	// columns, and as much of text, which is what a command in the servers' log may hold.
-	maxResults = 1024
-	maxText    = 48 << 10
 	// pulseSoonest is the least time between two pulses that a change of rate
 	// brings; within it a rate is noise.
 	pulseSoonest = 200 * time.Millisecond
@@ -53,63 +49,9 @@ func (w *Worker) sendResults(list []*execution.Result) {
 	if len(list) == 0 || w.up.out == nil || !w.up.welcomed {
 		return
 	}
-	type group struct {
-		run        *execution.Run
-		generation uint32
-		kind       wire.Kind
+	for _, m := range execution.Columns(list, w.cfg.Place.NodeID, w.up.number) {
+		w.send(&wire.FromClient{Body: &wire.FromClient_Results{Results: m}})
 	}
-	open := map[group]*builder{}
-	for _, r := range list {
-		g := group{r.Run, r.Generation, r.Kind}
-		b := open[g]
-		if b == nil {
-			b = &builder{}
-			open[g] = b
-		}
-		if b.results == nil {
-			b.results = &wire.Results{Run: string(r.Run.ID), Generation: r.Generation, Kind: r.Kind, Node: string(w.cfg.Place.NodeID), Session: w.up.number}
-		}
-		b.add(r)
-		if len(b.results.Partition) >= maxResults || b.text >= maxText {
-			w.send(b.message())
-		}
-	}
-	for _, b := range open {
-		if b.results != nil {
-			w.send(b.message())
-		}
-	}
-}
-
-// builder fills the columns of one message.
-type builder struct {
-	results *wire.Results
-	text    int // bytes
-}
-
-func (b *builder) add(r *execution.Result) {
-	c := b.results
-	c.Partition = append(c.Partition, r.Partition)
-	c.Attempt = append(c.Attempt, r.Attempt)
-	c.Outcome = append(c.Outcome, byte(r.Outcome))
-	c.Failure = append(c.Failure, byte(r.Failure))
-	c.ExitCode = append(c.ExitCode, r.ExitCode)
-	c.StartedMs = append(c.StartedMs, r.StartedMs)
-	c.DurationMs = append(c.DurationMs, r.DurationMs)
-	c.CpuMs = append(c.CpuMs, r.CPUMs)
-	c.PeakMemoryKib = append(c.PeakMemoryKib, r.PeakKiB)
-	c.Digest = append(c.Digest, r.Digest[:]...)
-	if r.Text != nil {
-		t := &wire.Text{Item: uint32(len(c.Partition) - 1), Message: r.Text.Message, Stderr: r.Text.Stderr}
-		c.Text = append(c.Text, t)
-		b.text += len(t.Message) + len(t.Stderr)
-	}
-}
-
-func (b *builder) message() *wire.FromClient {
-	m := &wire.FromClient{Body: &wire.FromClient_Results{Results: b.results}}
-	*b = builder{}
-	return m
 }
 
 // sendPrepared sends how preparing went.

@@ -32,6 +32,7 @@ var parts = []struct {
 	{"mock", "a million partitions, server and client apart", (*bench).million},
 	{"fair", "ten partitions behind a million", (*bench).fair},
 	{"runs", "many runs of one partition", (*bench).runs},
+	{"fleet", "a million partitions on a thousand simulated clients, and a leader killed", (*bench).fleet},
 	{"submit", "ten million partitions submitted", (*bench).submit},
 }
 
@@ -50,6 +51,13 @@ type bench struct {
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == fleetArgument {
+		if err := fleetMain(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: clients:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	agent := flag.String("agent", "bin/agent", "the agent's binary")
 	only := flag.String("only", "", "parts to run, separated by commas; all otherwise")
 	scale := flag.Float64("scale", 1, "this share of the partitions and runs; targets are for 1")
