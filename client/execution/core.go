@@ -35,6 +35,7 @@ type Core struct {
 	account Accountant
 	runs    map[sheaf.RunID]*Run
 	active  []*Run // runs that have something waiting, in no order
+	unsent  []*Run // runs that have results to be sent, in no order
 	live    map[*Execution]struct{}
 	owning  int // splits and merges under way
 	storing int // executions of partitions in phase Storing
@@ -59,6 +60,7 @@ func New(account Accountant) *Core {
 // batches are valid until the next call.
 func (c *Core) Effects(now time.Time, into *Effects) {
 	c.begin(now)
+	c.sendDue(now)
 	into.reset()
 	*into, c.fx = c.fx, *into
 }
@@ -262,6 +264,7 @@ func (c *Core) RunEnd(id sheaf.RunID, deleted bool, now time.Time) {
 		c.endOwn(r, k, e)
 	}
 	if r.deleted {
+		r.unsent = nil
 		for k, res := range r.ended {
 			delete(r.ended, k)
 			c.fx.Drop = append(c.fx.Drop, res)

@@ -460,3 +460,47 @@ func BenchmarkCore(b *testing.B) {
 		}
 	}
 }
+
+// TestResultsGoTogether: while more of a run waits here, its results are sent now and then; the
+// first, and those after which nothing waits, at once.
+func TestResultsGoTogether(t *testing.T) {
+	c := node(1)
+	opened(c, spec("r"), 6, t0)
+	now := t0
+	running := effects(c, now).Start[0]
+	var sent []int
+	for running != nil {
+		exit(c, running)
+		fx := effects(c, now)
+		ended := fx.Store[0]
+		running = nil
+		if len(fx.Start) > 0 {
+			running = fx.Start[0]
+		}
+		due := len(fx.Send)
+		c.Stored(ended)
+		sent = append(sent, due+len(effects(c, now).Send))
+		now = now.Add(sendEvery * 2 / 5)
+	}
+	if got := fmt.Sprint(sent); got != "[1 0 0 2 2 1]" {
+		t.Errorf("results were sent %v, want the first, then two together, then each as nothing waits any more", got)
+	}
+}
+
+// TestWelcomeSendsOnce: what waited to be sent when the stream broke is sent once by the next.
+func TestWelcomeSendsOnce(t *testing.T) {
+	c := node(1)
+	opened(c, spec("r"), 9, t0)
+	fx := effects(c, t0)
+	exit(c, fx.Start[0])
+	fx = effects(c, t0) // the next begins
+	next := fx.Start[0]
+	c.Stored(fx.Store[0])
+	exit(c, next)
+	c.Stored(effects(c, t0).Store[0])
+	c.Hello()
+	c.Welcome(&wire.Welcome{LeaseMs: 60_000}, t0)
+	if n := len(effects(c, t0).Send) + len(effects(c, t0.Add(sendEvery)).Send); n != 2 {
+		t.Errorf("%d results were sent of 2", n)
+	}
+}

@@ -114,7 +114,7 @@ func (c *Core) store(e *Execution) {
 	c.fx.Store = append(c.fx.Store, e)
 }
 
-// Stored says that the record of e is durable. Its result is sent from now on
+// Stored says that the record of e is durable. Its result is sent soon, and again
 // until it is answered, unless nobody wants it.
 func (c *Core) Stored(e *Execution) {
 	e.step(Durable)
@@ -132,7 +132,7 @@ func (c *Core) Stored(e *Execution) {
 	c.rate.count++
 	r.ended[key(e.Partition, e.Attempt)] = res
 	if !c.held {
-		c.fx.Send = append(c.fx.Send, res)
+		c.sendSoon(r, res)
 	}
 }
 

@@ -19,9 +19,11 @@ type Listing struct {
 // that what was listed as queued is queued when the answer comes.
 func (c *Core) Hello() Listing {
 	c.held = true
+	c.unsent = nil
 	var l Listing
 	for _, id := range slices.Sorted(maps.Keys(c.runs)) {
 		r := c.runs[id]
+		r.unsent = nil // Welcome sends all that is not answered
 		var queued, executing, finished []span
 		queued = append(queued, r.queue.spans[r.queue.head:]...)
 		for _, w := range r.window {

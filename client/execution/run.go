@@ -44,11 +44,13 @@ type Run struct {
 	fetching bool
 	refetch  time.Time // no fetch before, after one that failed
 
-	live  map[uint64]*Execution // begun, and not durable
-	going map[uint32]int        // how many of live are at a partition: 1, but for what was re-attached
-	ready []*Execution          // of live, staged while the gate was not open
-	ended map[uint64]*Result    // durable, and not answered
-	own   map[ownKey]*Execution // splits and merges, from assignment to answer
+	live   map[uint64]*Execution // begun, and not durable
+	going  map[uint32]int        // how many of live are at a partition: 1, but for what was re-attached
+	ready  []*Execution          // of live, staged while the gate was not open
+	ended  map[uint64]*Result    // durable, and not answered
+	unsent []*Result             // of ended, those that were not sent yet
+	sent   time.Time             // when some were last
+	own    map[ownKey]*Execution // splits and merges, from assignment to answer
 
 	used    float64   // the sum of its live executions' dominant shares
 	pass    float64   // executions begun, over the weight: decides between equal use
