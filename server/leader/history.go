@@ -38,7 +38,8 @@ func newHistory(snap *state.Snapshot) *history {
 	h := &history{ended: map[sheaf.RunID]int64{}, of: map[sheaf.RunID]*grave{}}
 	for r := range snap.Runs() {
 		if r.Status.Terminal() {
-			h.add(r)
+			h.ended[r.ID] = r.EndedMs
+			h.order = append(h.order, finished{r.ID, r.EndedMs})
 		}
 	}
 	slices.SortStableFunc(h.order, func(a, b finished) int { return cmp.Compare(a.endedMs, b.endedMs) })
@@ -49,18 +50,28 @@ func newHistory(snap *state.Snapshot) *history {
 	return h
 }
 
-// add notes that a run is over.
+// add notes that a run is over. One that is held stays so.
 func (h *history) add(r *state.Run) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if at, ok := h.ended[r.ID]; ok && at == r.EndedMs {
+	f := finished{r.ID, r.EndedMs}
+	if at, ok := h.ended[r.ID]; ok && at == r.EndedMs || slices.Contains(h.held, f) {
 		return
 	}
 	if len(r.Reads) > 0 {
 		h.letGo()
 	}
-	h.ended[r.ID] = r.EndedMs
-	h.order = append(h.order, finished{r.ID, r.EndedMs})
+	h.put(f)
+}
+
+// put puts a run in its place, which mostly is the last. h.mu is held.
+func (h *history) put(f finished) {
+	h.ended[f.run] = f.endedMs
+	at := len(h.order)
+	for at > 0 && h.order[at-1].endedMs > f.endedMs {
+		at--
+	}
+	h.order = slices.Insert(h.order, at, f)
 }
 
 // again notes that a run is not over any more.
@@ -102,20 +113,17 @@ func (h *history) hold(runs []sheaf.RunID, endedMs func(sheaf.RunID) int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, id := range runs {
-		h.held = append(h.held, finished{id, endedMs(id)})
+		if f := (finished{id, endedMs(id)}); !slices.Contains(h.held, f) {
+			h.held = append(h.held, f)
+		}
 	}
 }
 
-// letGo has runs that were held looked at again, the oldest first. h.mu is held.
+// letGo has runs that were held looked at again. h.mu is held.
 func (h *history) letGo() {
-	if len(h.held) == 0 {
-		return
-	}
-	slices.SortStableFunc(h.held, func(a, b finished) int { return cmp.Compare(a.endedMs, b.endedMs) })
 	for _, f := range h.held {
-		h.ended[f.run] = f.endedMs
+		h.put(f)
 	}
-	h.order = append(h.held, h.order...)
 	h.held = nil
 }
 

@@ -48,6 +48,33 @@ func TestDue(t *testing.T) {
 	}
 }
 
+// TestOrderOfHistory: runs that come back, since they could not be deleted or are held no more, are due in the
+// order in which they ended, once each.
+func TestOrderOfHistory(t *testing.T) {
+	h := ended(6)
+	run := func(i int64) *state.Run {
+		return &state.Run{ID: sheaf.RunID(fmt.Sprint("r", i)), Status: sheaf.RunSucceeded, EndedMs: i * 1000}
+	}
+	due := func(most int) string {
+		runs, _ := h.due(1e9, 0, time.Second, 0, most)
+		return fmt.Sprint(runs)
+	}
+	if got := due(3); got != "[r0 r1 r2]" {
+		t.Fatalf("%s are due", got)
+	}
+	h.add(run(1))
+	h.hold([]sheaf.RunID{"r0", "r2"}, func(id sheaf.RunID) int64 { return map[sheaf.RunID]int64{"r2": 2000}[id] })
+	h.hold([]sheaf.RunID{"r2"}, func(sheaf.RunID) int64 { return 2000 })
+	h.add(run(2)) // it is looked at for another reason
+	if got := due(2); got != "[r1 r3]" {
+		t.Errorf("with r0 and r2 held %s are due", got)
+	}
+	h.bury(&state.Tombstone{Run: "r3"})
+	if got := due(9); got != "[r0 r2 r4 r5]" {
+		t.Errorf("with nothing held any more %s are due", got)
+	}
+}
+
 // TestTombstones: a tombstone goes when it is old and every node that was told has deleted
 // the run or has ended its session, and not before.
 func TestTombstones(t *testing.T) {

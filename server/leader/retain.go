@@ -83,18 +83,9 @@ func (t *Term) retain(ctx context.Context) (next time.Duration, err error) {
 }
 
 // deleteRuns deletes runs that are over, and that history has let go of, with one entry. Those that were
-// retried or deleted meanwhile are passed over. After an error history has them again.
-func (t *Term) deleteRuns(ctx context.Context, runs []sheaf.RunID, why string) (err error) {
-	defer func() {
-		if err == nil {
-			return
-		}
-		for _, id := range runs {
-			if r := t.Store.Snapshot().Run(id); r != nil && r.Status.Terminal() {
-				t.history.add(r)
-			}
-		}
-	}()
+// retried or deleted meanwhile are passed over. What is there afterwards, since the log refused it or since it
+// is held by now, history has again.
+func (t *Term) deleteRuns(ctx context.Context, runs []sheaf.RunID, why string) error {
 	snap := t.Store.Snapshot()
 	c := &fsm.DeleteRun{}
 	free, held := snap.Deletable(runs)
@@ -109,11 +100,20 @@ func (t *Term) deleteRuns(ctx context.Context, runs []sheaf.RunID, why string) (
 	if c.Run == "" {
 		return nil
 	}
-	_, err = t.apply(ctx, &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: c}})
+	_, err := t.apply(ctx, &fsm.Command{Body: &fsm.Command_DeleteRun{DeleteRun: c}})
+	deleted := 0
+	for snap, i := t.Store.Snapshot(), 0; i < len(free); i++ {
+		switch r := snap.Run(free[i]); {
+		case r == nil:
+			deleted++
+		case r.Status.Terminal():
+			t.history.add(r)
+		}
+	}
 	if class := sheaf.ClassOf(err); err != nil && class != sheaf.Conflict && class != sheaf.NotFound {
 		return err
 	}
-	t.Logger.Info("deleted old runs", "runs", 1+len(c.More), "first", c.Run, "why", why)
+	t.Logger.Info("deleted old runs", "runs", deleted, "first", c.Run, "why", why)
 	return nil
 }
 
