@@ -28,7 +28,6 @@ import (
 
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/drivers/containerd/containerdtest"
-	"github.com/sheaf-run/agent/sheaf"
 )
 
 const (
@@ -104,13 +103,20 @@ func failing() func(http.ResponseWriter, *http.Request) bool {
 	}
 }
 
-// fill puts n objects of a few bytes below in/ of a bucket, and gives their digests by path.
-func (g *gateway) fill(t *testing.T, bucket string, n int) map[string]string {
+// client is one of the service, past any proxy.
+func (g *gateway) client(t *testing.T) *minio.Client {
 	t.Helper()
 	c, err := minio.New(g.url.Host, &minio.Options{Creds: credentials.NewStaticV4(s3Key, s3Secret, ""), Region: "us-east-1", BucketLookup: minio.BucketLookupPath})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+// fill puts n objects of a few bytes below in/ of a bucket, and gives their digests by path.
+func (g *gateway) fill(t *testing.T, bucket string, n int) map[string]string {
+	t.Helper()
+	c := g.client(t)
 	want := map[string]string{}
 	puts, ctx := errgroup.WithContext(t.Context())
 	puts.SetLimit(16)
@@ -126,6 +132,58 @@ func (g *gateway) fill(t *testing.T, bucket string, n int) map[string]string {
 		t.Fatal(err)
 	}
 	return want
+}
+
+// unfinished are the uploads in parts of a bucket that were begun and not ended.
+func (g *gateway) unfinished(t *testing.T, bucket string) (keys []string) {
+	t.Helper()
+	for u := range g.client(t).ListIncompleteUploads(t.Context(), bucket, "", true) {
+		if u.Err != nil {
+			t.Fatal(u.Err)
+		}
+		keys = append(keys, u.Key)
+	}
+	return keys
+}
+
+// copyJob copies the objects of the bucket data to a place in the bucket results.
+func copyJob(driver, config string, batch int, to string) string {
+	return fmt.Sprintf(`job "copy" {
+  input "in" {
+    source = "s3://data/in/"
+    mount  = "/in"
+  }
+  split {
+    glob       = "/*/*.txt"
+    batch_size = %d
+  }
+  task "copy" {
+    driver = %q
+    config {
+      %s
+    }
+  }
+  output "out" {
+    path = "/out"
+  }
+  publish {
+    to = "s3://results/%s"
+  }
+}`, batch, driver, config, to)
+}
+
+// objectsOr is how many objects SHEAF_OBJECTS asks for.
+func objectsOr(t *testing.T, n int) int {
+	t.Helper()
+	set := os.Getenv("SHEAF_OBJECTS")
+	if set == "" {
+		return n
+	}
+	n, err := strconv.Atoi(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func digestOf(content string) string {
@@ -207,14 +265,10 @@ func filesIn(t *testing.T, dir string) (files []string) {
 // digests are right and nothing else lies, while every tenth request fails. SHEAF_OBJECTS says how many there
 // are; with it, WebAssembly and containers take their turn too.
 func TestPublishToBucket(t *testing.T) {
-	n := 2000
+	n := objectsOr(t, 2000)
 	copier := goBuild(t, "./testdata/copier")
 	configs := [][2]string{{"exec", `command = "` + copier + `"`}}
-	if set := os.Getenv("SHEAF_OBJECTS"); set != "" {
-		var err error
-		if n, err = strconv.Atoi(set); err != nil {
-			t.Fatal(err)
-		}
+	if os.Getenv("SHEAF_OBJECTS") != "" {
 		program, err := os.ReadFile(copier)
 		if err != nil {
 			t.Fatal(err)
@@ -234,49 +288,31 @@ client {
   drivers = ["exec", "wasm", "containerd"]`+buckets(t, g.proxy(t, failing()))+`
 }`)
 	for _, c := range configs {
-		a.ok("job", "run", "-id", "copy-"+c[0], jobspec(t, fmt.Sprintf(`job "copy" {
-  input "in" {
-    source = "s3://data/in/"
-    mount  = "/in"
-  }
-  split {
-    glob       = "/*/*.txt"
-    batch_size = 100
-  }
-  task "copy" {
-    driver = %q
-    config {
-      %s
-    }
-  }
-  output "out" {
-    path = "/out"
-  }
-  publish {
-    to = "s3://results/%s/"
-  }
-}`, c[0], c[1], c[0])))
+		began := time.Now()
+		a.ok("job", "run", "-id", "copy-"+c[0], jobspec(t, copyJob(c[0], c[1], 100, c[0]+"/")))
+		t.Logf("%s: %d objects copied and published in %s", c[0], n, time.Since(began).Round(100*time.Millisecond))
 		if got, want := a.status("copy-"+c[0]).Published, "s3://results/"+c[0]+"/copy-"+c[0]+"/manifest.json"; got != want {
 			t.Errorf("%s: published is %q, not %q", c[0], got, want)
 		}
 		checkPublished(t, filepath.Join(g.dir, "results", c[0]), "copy-"+c[0], want)
-		checkUploads(t, g)
+		if left := g.unfinished(t, "results"); len(left) > 0 {
+			t.Errorf("uploads were left unfinished: %q", left)
+		}
 	}
 }
 
-// checkUploads reports uploads in parts that were begun and never ended.
-func checkUploads(t *testing.T, g *gateway) {
-	t.Helper()
-	for _, path := range filesIn(t, filepath.Join(g.dir, "results", ".sgwtmp", "multipart")) {
-		t.Errorf("an upload was left unfinished: %s", path)
-	}
-}
-
-// TestPublisherIsKilled: a client is killed while it publishes, with some files written. Nothing
+// TestPublisherIsKilled: a client is killed while it publishes, with some files written and one half. Nothing
 // is there to be taken for a result; another client publishes the whole, and nothing of the first one's stays.
 func TestPublisherIsKilled(t *testing.T) {
-	const partitions, files, enough = 20, 40, 100
-	g := startGateway(t, "results")
+	n := objectsOr(t, 400)
+	enough := int64(n / 8) // puts, before the publisher is killed
+	g := startGateway(t, "data", "results")
+	want := g.fill(t, "data", n)
+	large := strings.Repeat("0123456789abcde\n", 33<<20/16) // in three parts, and the first to be published
+	want["00/large.txt"] = digestOf(large)
+	if _, err := g.client(t).PutObject(t.Context(), "data", "in/00/large.txt", strings.NewReader(large), int64(len(large)), minio.PutObjectOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	gossip := freePort(t)
 	server := startDaemon(t, "name = \"server\"\n"+portsBlock(t, gossip)+`server {
   enabled = true
@@ -292,17 +328,36 @@ func TestPublisherIsKilled(t *testing.T) {
 	reached := make(chan string, 2) // the client that has written enough, and waits
 	for _, name := range []string{"one", "two"} {
 		var puts atomic.Int64
-		var once sync.Once
+		var written, parted sync.Once
+		both := make(chan struct{}, 2)
+		go func() {
+			for range 2 {
+				select {
+				case <-both:
+				case <-gone:
+					return
+				}
+			}
+			reached <- name
+		}()
+		fails := failing()
 		endpoint := g.proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
 			select {
 			case <-gone:
-				return false
+				return fails(w, r)
 			default:
 			}
-			if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/outputs/out/") || puts.Add(1) < enough {
-				return false
+			if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/outputs/out/") {
+				return fails(w, r)
 			}
-			once.Do(func() { reached <- name })
+			switch part := r.URL.Query().Get("partNumber"); {
+			case part == "2":
+				parted.Do(func() { both <- struct{}{} })
+			case part != "" || puts.Add(1) < enough:
+				return fails(w, r)
+			default:
+				written.Do(func() { both <- struct{}{} })
+			}
 			<-gone
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return true
@@ -318,38 +373,28 @@ func TestPublisherIsKilled(t *testing.T) {
 		nodes, _, err := c.Nodes(t.Context(), api.Read{})
 		return err == nil && len(nodes) == 2
 	})
-	want := map[string]string{}
-	for p := range partitions {
-		for i := range files {
-			want[fmt.Sprintf("part-%d/%d", p, i)] = digestOf(fmt.Sprintf("%d of %d\n", i, p))
-		}
-	}
-	server.ok("job", "run", "-detach", "-id", "killed", jobspec(t, shell("killed", partitions, fmt.Sprintf(
-		`d=$SHEAF_OUTPUT_OUT/part-$SHEAF_PARTITION_INDEX; mkdir $d; i=0
-while [ $i -lt %d ]; do echo "$i of $SHEAF_PARTITION_INDEX" > $d/$i; i=$((i+1)); done`, files), `
-  output "out" {
-    path = "/out"
-  }
-  publish {
-    to = "s3://results/"
-  }`)))
+	began := time.Now()
+	server.ok("job", "run", "-detach", "-id", "killed", jobspec(t, copyJob("exec", `command = "`+goBuild(t, "./testdata/copier")+`"`, 40, "")))
 	var publisher string
 	select {
 	case publisher = <-reached:
-	case <-time.After(patience):
+	case <-time.After(10 * patience):
 		t.Fatalf("nothing is being published: %s", server.cli("job", "explain", "killed").stdout)
 	}
 	found := strings.Join(filesIn(t, filepath.Join(g.dir, "results", "killed")), "\n")
 	if strings.Contains(found, "manifest.json") || !strings.Contains(found, "/outputs/out/") {
 		t.Errorf("half-way there is:\n%s", found)
 	}
+	if half := g.unfinished(t, "results"); len(half) != 1 {
+		t.Errorf("half-way these uploads in parts are begun, not one: %q", half)
+	}
 	clients[publisher].kill()
 	release()
-	s := server.until("killed", "it is over", func(s sheaf.RunSummary) bool { return s.Status.Terminal() })
-	if s.Status != sheaf.RunSucceeded {
-		t.Fatalf("the run is %s: %s", s.Status, s.Error)
+	server.ok("job", "wait", "killed")
+	t.Logf("%d objects copied and published, the publisher killed in between, in %s", n+1, time.Since(began).Round(100*time.Millisecond))
+	if left := g.unfinished(t, "results"); len(left) > 0 {
+		t.Errorf("uploads were left unfinished: %q", left)
 	}
-	checkUploads(t, g)
 	if err := os.RemoveAll(filepath.Join(g.dir, "results", ".sgwtmp")); err != nil { // the service's own
 		t.Fatal(err)
 	}
