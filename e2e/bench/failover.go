@@ -139,7 +139,7 @@ func (s *swarm) unnoticed(ctx context.Context, p *process, id string, count int)
 		return fmt.Errorf("look for partitions that were lost: %w", err)
 	}
 	if len(lost) > 0 {
-		return fmt.Errorf("a leader's end cost executions, of partition %d for one", lost[0].Index)
+		return fmt.Errorf("a leader's end cost executions, of partition %d for one; the log of a server that went on:\n%s", lost[0].Index, p.tail())
 	}
 	return nil
 }

@@ -184,7 +184,7 @@ func (b *bench) server(ctx context.Context, name string, ports []int, join []str
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)
 	}
-	config := fmt.Sprintf("name = %q\ndata_dir = %q\nlog_level = \"error\"\nports {\n  http = %d\n  rpc = %d\n  gossip = %d\n}\nserver {\n  enabled = true\n  bootstrap_expect = %d\n}\n",
+	config := fmt.Sprintf("name = %q\ndata_dir = %q\nlog_level = \"warn\"\nports {\n  http = %d\n  rpc = %d\n  gossip = %d\n}\nserver {\n  enabled = true\n  bootstrap_expect = %d\n}\n",
 		name, filepath.Join(dir, "state"), ports[0], ports[1], ports[2], fleetServers)
 	if len(join) > 0 {
 		config += fmt.Sprintf("join = [\"%s\"]\n", strings.Join(join, `", "`))
