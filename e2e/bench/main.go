@@ -31,6 +31,7 @@ var parts = []struct {
 	{"wasm", "no-op WebAssembly partitions on one agent", (*bench).wasm},
 	{"mock", "a million partitions, server and client apart", (*bench).million},
 	{"fair", "ten partitions behind a million", (*bench).fair},
+	{"split", "a million files on disk split", (*bench).split},
 	{"runs", "many runs of one partition", (*bench).runs},
 	{"fleet", "a million partitions on a thousand simulated clients, and a leader killed", (*bench).fleet},
 	{"submit", "ten million partitions submitted", (*bench).submit},

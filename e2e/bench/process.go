@@ -29,6 +29,7 @@ type process struct {
 	api     *api.Client
 	took    time.Duration // from its start until it was ready
 	address string
+	dataDir string        // of one made by dev
 	exited  chan struct{} // closed once it has ended and its log is read
 
 	mu  sync.Mutex
@@ -85,7 +86,11 @@ func (b *bench) dev(ctx context.Context, name string) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)
 	}
-	return b.launch(ctx, name, "dev", "-data-dir", dir, "-http-port", "0", "-rpc-port", "0", "-gossip-port", "0", "-log-level", "error")
+	p, err := b.launch(ctx, name, "dev", "-data-dir", dir, "-http-port", "0", "-rpc-port", "0", "-gossip-port", "0", "-log-level", "error")
+	if p != nil {
+		p.dataDir = dir
+	}
+	return p, err
 }
 
 // configured starts an agent by a configuration file, in the role given. It
