@@ -143,21 +143,34 @@ func (d *decoder) count() uint64 {
 	return n
 }
 
-func (d *decoder) string() string {
+func (d *decoder) string() string { return d.stringLike("") }
+
+// stringLike is string, and gives last if it is that: a comparison copies nothing.
+func (d *decoder) stringLike(last string) string {
 	n := d.count()
-	s := string(d.b[:n])
+	s := last
+	if string(d.b[:n]) != last {
+		s = string(d.b[:n])
+	}
 	d.b = d.b[n:]
 	return s
 }
 
-func (d *decoder) strings() []string {
+func (d *decoder) strings() []string { return d.stringsLike(nil) }
+
+// stringsLike is strings, and takes those that last has at the same place from there.
+func (d *decoder) stringsLike(last []string) []string {
 	n := d.count()
 	if n == 0 {
 		return nil
 	}
 	list := make([]string, 0, n)
 	for ; n > 0 && !d.bad; n-- {
-		list = append(list, d.string())
+		like := ""
+		if len(list) < len(last) {
+			like = last[len(list)]
+		}
+		list = append(list, d.stringLike(like))
 	}
 	return list
 }

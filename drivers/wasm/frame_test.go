@@ -45,7 +45,7 @@ func decodeAny(k kind, body []byte) (v any, err error) {
 	case kindLoad:
 		v, err = decodeModule(body)
 	case kindRun:
-		v, err = decodeRun(body)
+		v, err = decodeRun(body, &run{env: []string{"A=1"}})
 	case kindReady:
 		v, err = decodeReady(body)
 	case kindLoaded:
@@ -111,7 +111,7 @@ func FuzzFrames(f *testing.F) {
 			case moduleRef:
 				again, err = decodeModule(v.append(nil))
 			case run:
-				again, err = decodeRun(v.append(nil))
+				again, err = decodeRun(v.append(nil), &v)
 			case ready:
 				again, err = decodeReady(v.append(nil))
 			case loaded:

@@ -32,6 +32,8 @@ type host struct {
 	limit    dataLimit
 	modules  []*module // most recently used first
 	base     wazero.ModuleConfig
+	last     configured // of previous
+	previous run
 }
 
 func newHost(ctx context.Context, out *eventWriter, compiler bool, limit dataLimit) (*host, error) {
@@ -92,14 +94,7 @@ func openTree(mounts []mount) (*guestfs.FS, error) {
 }
 
 func (h *host) config(r *run, tree *guestfs.FS) wazero.ModuleConfig {
-	c := h.base.WithArgs(r.args...).
-		WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(tree, "/"))
-	for _, v := range r.env {
-		if name, value, ok := strings.Cut(v, "="); ok {
-			c = c.WithEnv(name, value)
-		}
-	}
-	return c
+	return h.last.become(h.base, r).WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(tree, "/"))
 }
 
 // call instantiates the module and calls _start.

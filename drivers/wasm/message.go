@@ -126,11 +126,12 @@ func (r *run) append(b []byte) []byte {
 	return b
 }
 
-func decodeRun(body []byte) (r run, err error) {
+// decodeRun decodes a run that follows last, of which it keeps the strings that are the same.
+func decodeRun(body []byte, last *run) (r run, err error) {
 	d := decoder{b: body}
-	r.module.digest, r.module.dir = d.string(), d.string()
+	r.module.digest, r.module.dir = d.stringLike(last.module.digest), d.stringLike(last.module.dir)
 	r.memory = d.uint()
-	r.args, r.env = d.strings(), d.strings()
+	r.args, r.env = d.stringsLike(last.args), d.stringsLike(last.env)
 	for n := d.count(); n > 0 && !d.bad; n-- {
 		r.mounts = append(r.mounts, mount{source: d.string(), target: d.string(), readOnly: d.bool()})
 	}

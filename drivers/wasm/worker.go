@@ -86,11 +86,12 @@ func (h *host) obey(k kind, body []byte) error {
 		l := h.load(m)
 		return h.out.frame(kindLoaded, l.append)
 	case kindRun:
-		r, err := decodeRun(body)
+		r, err := decodeRun(body, &h.previous)
 		if err != nil {
 			return err
 		}
 		e := h.run(&r)
+		h.previous = r
 		return h.out.frame(kindExit, e.append)
 	}
 	return fmt.Errorf("frame of unknown kind %d", k)
