@@ -219,7 +219,7 @@ func (c *Client) plugins() []plugin.Config {
 		if d.Options != nil {
 			env = append(env, plugin.Setting(d.Options))
 		}
-		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: env, Checksum: d.Checksum, MTLS: true, Log: c.cfg.Logger})
+		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: env, Checksum: d.Checksum, MTLS: d.Checksum != nil, Log: c.cfg.Logger})
 	}
 	return list
 }

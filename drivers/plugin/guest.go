@@ -28,11 +28,15 @@ const (
 func Serve(name string, d drivers.Driver) {
 	slog.SetDefault(guestLogger(name, os.Stderr))
 	g := &guest{driver: d}
+	host := os.Getppid()
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig: handshake,
 		Plugins:         goplugin.PluginSet{pluginName: &grpcPlugin{guest: g}},
 		Logger:          newHclog(slog.Default()),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			if len(opts) == 0 { // no certificates
+				opts = append(opts, grpc.Creds(onlyPeer(func() int { return host })))
+			}
 			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(maxMessage))...)
 		},
 	})

@@ -30,7 +30,7 @@ type Config struct {
 	Log          *slog.Logger  // nil is slog's default
 	StartTimeout time.Duration // 0 is DefaultStartTimeout
 	Checksum     []byte        // sha256 of the program, checked at every start; nil is unchecked
-	MTLS         bool          // certificates on both sides, made anew for each process
+	MTLS         bool          // certificates on both sides, made anew for each process; without, the kernel says who is at the other end
 }
 
 // Host is a driver whose process is started at the first call and again at

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/sheaf-run/agent/drivers"
 	"github.com/sheaf-run/agent/drivers/driverpb"
@@ -244,6 +246,7 @@ func TestRunEndsTheProcessTree(t *testing.T) {
 	if err := syscall.Kill(parent, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	inState(t, parent, "T") // its threads run on until one of them has seen the signal
 	stop()
 	gone(t, parent)
 	gone(t, child)
@@ -291,6 +294,42 @@ func TestPluginDiesWithItsAgent(t *testing.T) {
 	gone(t, pid)
 }
 
+func TestStrangersGetNoAnswer(t *testing.T) {
+	sockets := t.TempDir()
+	agent := exec.Command(self(t), "plugin", "agent")
+	agent.Env = []string{"TMPDIR=" + sockets}
+	out, err := agent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, err = fmt.Fscan(out, &pid)
+	defer func() {
+		_ = agent.Process.Kill()
+		_ = agent.Wait() // killed
+		gone(t, pid)
+	}()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// This process is the same user's, and finds the socket, but it is not the agent.
+	found, err := filepath.Glob(filepath.Join(sockets, "plugin-dir*", "plugin*"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("sockets %q, %v, want one", found, err)
+	}
+	conn, err := grpc.NewClient("unix:"+found[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if fp, err := driverpb.NewDriverClient(conn).Fingerprint(t.Context(), &driverpb.FingerprintRequest{}); err == nil {
+		t.Errorf("a stranger is told %v", fp)
+	}
+}
+
 func TestCertificatesOnBothSides(t *testing.T) {
 	h, _ := host(t, "mock", func(c *plugin.Config) { c.MTLS = true })
 	if fp, err := h.Fingerprint(t.Context()); err != nil || !fp.GetHealthy() {
@@ -316,14 +355,20 @@ func TestNoInheritedEnvironment(t *testing.T) {
 // gone waits until a process, which may not be a child of ours, is no more than a zombie.
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	inState(t, pid, "Z")
+}
+
+// inState waits until a process is in the state that a letter stands for, or is gone.
+func inState(t *testing.T, pid int, state string) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
+		if err != nil || strings.Contains(string(stat), ") "+state+" ") {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("process %d is still there: %s", pid, stat)
+			t.Fatalf("process %d is still there, and not in state %s: %s", pid, state, stat)
 		}
 		time.Sleep(time.Millisecond) // an outside process is awaited
 	}

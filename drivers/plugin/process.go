@@ -18,7 +18,6 @@ import (
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/sheaf-run/agent/drivers/driverpb"
@@ -99,6 +98,9 @@ func (p *process) clientConfig() *goplugin.ClientConfig {
 	if len(p.cfg.SocketDir) <= maxSocketDir {
 		cfg.UnixSocketConfig.TempDir = p.cfg.SocketDir
 	}
+	if !p.cfg.MTLS {
+		cfg.GRPCDialOptions = append(cfg.GRPCDialOptions, grpc.WithTransportCredentials(onlyPeer(p.runner.pid)))
+	}
 	cfg.RunnerFunc = func(_ hclog.Logger, spec *exec.Cmd, socketDir string) (runner.Runner, error) {
 		p.socketDir = socketDir
 		p.runner.env = append(p.runner.env, spec.Env...)
@@ -152,7 +154,7 @@ func (p *process) verify() error {
 }
 
 func (p *process) probe(addr net.Addr, cfg *goplugin.ClientConfig) error {
-	creds := insecure.NewCredentials()
+	creds := onlyPeer(p.runner.pid)
 	if cfg.TLSConfig != nil {
 		creds = credentials.NewTLS(cfg.TLSConfig)
 	}
