@@ -1,11 +1,14 @@
 package containerd_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sheaf-run/agent/drivers/containerd"
 	"github.com/sheaf-run/agent/drivers/driverpb"
@@ -26,6 +29,7 @@ func TestConfinement(t *testing.T) {
 		cat /proc/kcore 2>/dev/null | head -c 1 | wc -c | grep -v '^0' && echo read memory
 		echo processes: $(ls -d /proc/[0-9]* | wc -l)
 		echo x > /tmp/x && cat /tmp/x
+		echo files: $(ulimit -Sn) $(ulimit -Hn)
 	`))
 	out := string(r.Stdout)
 	for _, want := range []string{
@@ -41,6 +45,13 @@ func TestConfinement(t *testing.T) {
 	}
 	if !regexp.MustCompile(`processes: [1-9]\n`).MatchString(out) {
 		t.Errorf("it sees the processes of others:\n%s", out)
+	}
+	var ours unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &ours); err != nil {
+		t.Fatal(err)
+	}
+	if files := min(ours.Max, 1<<20); !strings.Contains(out, fmt.Sprintf("files: %d %d\n", files, files)) {
+		t.Errorf("it may not open %d files:\n%s", files, out)
 	}
 	wantExit(t, r, 0)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/oci"
 	"github.com/opencontainers/image-spec/identity"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // template is what all containers of an image have in common. It is read from the
@@ -55,7 +56,26 @@ func describe(ctx context.Context, conn *client.Client, img client.Image) (*temp
 		return nil, invalid("its user cannot be found: "+err.Error(), "name one that the image's /etc/passwd has, or give numbers")
 	}
 	t.spec = *spec
+	process := *spec.Process
+	process.Rlimits = files(process.Rlimits)
+	t.spec.Process = &process
 	return t, nil
+}
+
+// mostFiles bounds the descriptors of a process in a container, as other tools that run
+// containers do. What 1024 allow is too few for many programs, and what more costs is counted as the container's memory.
+const mostFiles = 1 << 20
+
+// files lets a container open as many files as this process may, up to mostFiles: nobody may give
+// more than is his.
+func files(limits []specs.POSIXRlimit) []specs.POSIXRlimit {
+	n := uint64(mostFiles)
+	var ours unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &ours) == nil {
+		n = min(n, ours.Max)
+	}
+	kept := slices.DeleteFunc(slices.Clone(limits), func(l specs.POSIXRlimit) bool { return l.Type == "RLIMIT_NOFILE" })
+	return append(kept, specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: n, Hard: n})
 }
 
 // runnable refuses a config that leaves nothing to run.
