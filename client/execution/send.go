@@ -1,14 +1,21 @@
 package execution
 
-import "time"
+import (
+	"time"
 
-// sendEvery is how long results of a run are gathered while more of it waits here. The servers handle a
+	"github.com/sheaf-run/agent/sheaf"
+)
+
+// sendEvery is how long successes of a run are gathered while more of it waits here. The servers handle a
 // message of ten at little more cost than one of one, and a thousand nodes send a lot of them; what
-// waits here keeps the node busy meanwhile. It is not sooner than ticks come.
-const sendEvery = 100 * time.Millisecond
+// waits here, about a second's work, keeps the node busy meanwhile.
+const sendEvery = 250 * time.Millisecond
 
-// sendSoon has a result sent with the others of its run.
+// sendSoon has a result sent with the others of its run; those that call for something with no delay.
 func (c *Core) sendSoon(r *Run, res *Result) {
+	if res.Outcome != sheaf.OutcomeSucceeded {
+		r.sent = time.Time{}
+	}
 	if len(r.unsent) == 0 {
 		c.unsent = append(c.unsent, r)
 	}

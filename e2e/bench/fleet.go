@@ -21,7 +21,7 @@ import (
 
 const (
 	fleetClients    = 1000
-	fleetProcesses  = 4
+	fleetProcesses  = 2
 	fleetGossiping  = 100 // of the clients; a thousand on one machine's gossip do not converge
 	fleetSlots      = 16
 	fleetMean       = 500 * time.Millisecond // of a task
@@ -142,6 +142,8 @@ func (b *bench) newSwarm(ctx context.Context) (_ *swarm, err error) {
 		}
 		cmd := exec.Command(self, fleetArgument)
 		cmd.Stderr = os.Stderr
+		// A thousand machines have a thousand schedulers and heaps of their own; these share two processors with the servers.
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return nil, fmt.Errorf("start clients: %w", err)
