@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -99,20 +100,41 @@ func unknown(m protoreflect.Message) bool {
 	if len(m.GetUnknown()) > 0 {
 		return true
 	}
-	found := false
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case f.Message() == nil:
-		case f.IsList():
-			for l, i := v.List(), 0; i < l.Len() && !found; i++ {
-				found = unknown(l.Get(i).Message())
-			}
-		default:
-			found = unknown(v.Message())
+	for _, f := range messagesIn(m.Descriptor()) {
+		if !m.Has(f) {
+			continue
 		}
-		return !found
-	})
-	return found
+		if !f.IsList() {
+			if unknown(m.Get(f).Message()) {
+				return true
+			}
+			continue
+		}
+		for l, i := m.Get(f).List(), 0; i < l.Len(); i++ {
+			if unknown(l.Get(i).Message()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// nested are the fields that hold messages, by the name of the message that has them: looking at
+// all fields of each command costs as much as decoding it.
+var nested sync.Map // protoreflect.FullName to []protoreflect.FieldDescriptor
+
+func messagesIn(d protoreflect.MessageDescriptor) []protoreflect.FieldDescriptor {
+	if known, ok := nested.Load(d.FullName()); ok {
+		return known.([]protoreflect.FieldDescriptor)
+	}
+	var list []protoreflect.FieldDescriptor
+	for i := range d.Fields().Len() {
+		if f := d.Fields().Get(i); f.Message() != nil {
+			list = append(list, f)
+		}
+	}
+	nested.Store(d.FullName(), list)
+	return list
 }
 
 // Encode is the entry of a command. One that is larger than its kind may be is
