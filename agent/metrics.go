@@ -40,7 +40,7 @@ func (stateCollector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c stateCollector) Collect(out chan<- prometheus.Metric) {
 	runs := map[sheaf.RunStatus]int{
-		sheaf.RunPending: 0, sheaf.RunSplitting: 0, sheaf.RunRunning: 0, sheaf.RunMerging: 0, sheaf.RunSucceeded: 0, sheaf.RunFailed: 0, sheaf.RunCancelled: 0,
+		sheaf.RunPending: 0, sheaf.RunSplitting: 0, sheaf.RunRunning: 0, sheaf.RunReducing: 0, sheaf.RunMerging: 0, sheaf.RunSucceeded: 0, sheaf.RunFailed: 0, sheaf.RunCancelled: 0,
 	}
 	var all sheaf.PartitionCounts
 	running, rate := 0, 0.0

@@ -51,7 +51,7 @@ type logLine struct {
 
 func (e *env) jobLogs() *cobra.Command {
 	var o api.LogOptions
-	var failed bool
+	var failed, reduce bool
 	var partitions string
 	c := &cobra.Command{
 		Use: "logs JOB", Short: "What a run's tasks print",
@@ -67,15 +67,32 @@ func (e *env) jobLogs() *cobra.Command {
 					return err
 				}
 			}
+			if reduce {
+				return r.reduce(ctx)
+			}
 			return r.print(ctx)
 		}),
 	}
 	c.Flags().BoolVar(&o.Follow, "f", false, "go on until the run is over")
 	c.Flags().BoolVar(&failed, "failed", false, "stderr of the failed partitions")
 	c.Flags().StringVar(&partitions, "partition", "", "only `these`, as in 3,7-9")
+	c.Flags().BoolVar(&reduce, "reduce", false, "what the job's reduce prints")
 	c.Flags().IntVar(&o.Tail, "tail", 0, "only the last `many` lines of each")
 	c.Flags().BoolVar(&o.Stderr, "stderr", false, "stderr instead of stdout")
 	return c
+}
+
+// reduce prints the log of the run's reduce.
+func (r *logReader) reduce(ctx context.Context) error {
+	s, _, err := r.client.Summary(ctx, r.run, api.Read{})
+	if err != nil {
+		return err
+	}
+	if s.Reduce == nil || s.Reduce.Node == "" {
+		return &sheaf.Error{Class: sheaf.NotFound, Field: "job", Msg: fmt.Sprintf("run %s has no reduce that has begun: it is %s", s.ID, s.Status)}
+	}
+	r.run = string(s.ID)
+	return r.one(ctx, *s.Reduce)
 }
 
 // print prints the logs of the partitions that have any: in order, or with -f

@@ -55,6 +55,13 @@ func (e *env) jobStatus() *cobra.Command {
 					fmt.Fprintf(e.out, "slow: %s/%d running for %s on %s\n", s.ID, p.Index, roundDuration(time.Since(*p.Started)), p.Node)
 				}
 			}
+			if r := s.Reduce; r != nil {
+				fmt.Fprintf(e.out, "reduce: %s, attempt %d", r.State, r.Attempt)
+				if r.Node != "" {
+					fmt.Fprintf(e.out, " on %s", r.Node)
+				}
+				fmt.Fprintln(e.out)
+			}
 			for _, w := range s.Waiting {
 				fmt.Fprintln(e.out, "waiting:", printable(w))
 			}

@@ -47,6 +47,25 @@ func (b *block) trigger(t *sheaf.Trigger) {
 	b.end()
 }
 
+// reduce checks what a reduce and its job have in common: it reads the job's outputs where they were
+// written, and its own stand beside them in the result.
+func (c *checker) reduce(j *sheaf.Job) {
+	if len(j.Outputs) == 0 {
+		c.bad("reduce", "there is nothing to reduce: the job has no outputs", "", "add an output to the job")
+	}
+	for i, o := range j.Reduce.Outputs {
+		at := fmt.Sprintf("reduce.outputs[%d]", i)
+		for _, x := range j.Outputs {
+			if x.Name == o.Name && o.Name != "" {
+				c.bad(at+".name", "the job has an output "+quoted(o.Name)+" too, and both stand in the result", "", "give it another name")
+			}
+			if within(x.Path, o.Path) || within(o.Path, x.Path) {
+				c.bad(at+".path", quoted(o.Path)+" meets "+quoted(x.Path)+", where the reduce reads the job's output "+quoted(x.Name), "", "choose another path")
+			}
+		}
+	}
+}
+
 func (c *checker) later(j *sheaf.Job) {
 	if j.Publish != nil {
 		c.publish(j)
@@ -55,6 +74,7 @@ func (c *checker) later(j *sheaf.Job) {
 		c.name("reduce.name", "reduce", r.Name)
 		c.task("reduce.task", &r.Task)
 		c.outputs("reduce.outputs", r.Outputs)
+		c.reduce(j)
 	}
 	if m := j.Multiregion; m != nil {
 		c.multiregion(m)

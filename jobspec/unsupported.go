@@ -21,12 +21,15 @@ var refusals = []refusal{
 	{`isolation = "run"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Isolation == sheaf.IsolationRun, "isolation") }},
 	{"the module", remoteModules},
 	{`network = "bridge"`, func(_ *checker, j *sheaf.Job) []string {
-		return at(j.Task.Network == sheaf.NetworkBridge, "task.network")
+		return append(at(j.Task.Network == sheaf.NetworkBridge, "task.network"), at(j.Reduce != nil && j.Reduce.Task.Network == sheaf.NetworkBridge, "reduce.task.network")...)
 	}},
 	{"the device block", func(_ *checker, j *sheaf.Job) []string {
-		return each(len(j.Task.Resources.Devices), "task.resources.devices")
+		paths := each(len(j.Task.Resources.Devices), "task.resources.devices")
+		if j.Reduce != nil {
+			paths = append(paths, each(len(j.Reduce.Task.Resources.Devices), "reduce.task.resources.devices")...)
+		}
+		return paths
 	}},
-	{"the reduce block", func(_ *checker, j *sheaf.Job) []string { return at(j.Reduce != nil, "reduce") }},
 	{"the multiregion block", func(_ *checker, j *sheaf.Job) []string { return at(j.Multiregion != nil, "multiregion") }},
 	{"the periodic block", func(_ *checker, j *sheaf.Job) []string { return at(j.Periodic != nil, "periodic") }},
 	{"the trigger block", func(_ *checker, j *sheaf.Job) []string { return at(j.Trigger != nil, "trigger") }},
@@ -51,7 +54,7 @@ func unsupportedHint(path string) string {
 		return "add a split: what it lists is compared with what earlier runs have read"
 	case "task.config.module":
 		return "copy the module to where the clients can read it, and name it with file://"
-	case "task.network":
+	case "task.network", "reduce.task.network":
 		return `write network = "host" or "none"`
 	}
 	return "leave it out"

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/sheaf-run/agent/server/state"
@@ -64,7 +65,7 @@ func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
 	}
 	e := Explanation{Run: id, Status: r.Status}
 	if partition >= 0 {
-		if r.Partitions == nil || partition >= r.Partitions.Len() {
+		if r.Partitions == nil || partition >= r.Partitions.Len() && !r.IsReduce(partition) {
 			return Explanation{}, &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("run %s has no partition %d", id, partition)}
 		}
 		p := snap.Partition(r, partition)
@@ -101,6 +102,8 @@ func aboutRun(snap *state.Snapshot, r *state.Run) string {
 		return fmt.Sprintf("the run is over: %s", r.Status)
 	case r.Split.Active:
 		return "its inputs are being listed and split" + where(r.Split.Node)
+	case r.Reduce.Active:
+		return "its reduce " + strconv.Quote(r.Job.Reduce.Name) + " is at a node, over the outputs of all partitions" + where(r.Reduce.Node)
 	case r.Result.Publishing:
 		return "its result is sealed, and is being published below " + r.Job.Publish.To + where(r.Merge.Node)
 	case r.Merge.Active && r.Publishes():

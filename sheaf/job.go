@@ -136,6 +136,32 @@ type Reduce struct {
 	Outputs []Output `json:"outputs,omitempty"`
 }
 
+// Reducing is the job as its reduce sees it: with that task and its outputs, one
+// partition, and the job's outputs, merged, as inputs without a source.
+func (j *Job) Reducing() *Job {
+	is := *j
+	is.Task, is.Outputs = j.Reduce.Task, j.Reduce.Outputs
+	is.Count, is.Split, is.Parallelism, is.Reduce, is.Publish = 1, nil, nil, nil, nil
+	is.Inputs = nil
+	for _, o := range j.Outputs {
+		is.Inputs = append(is.Inputs, Input{Name: o.Name, Mount: o.Path})
+	}
+	return &is
+}
+
+// Results are the outputs of a result: the job's, and those of its reduce, which are of one execution and as it left them.
+func (j *Job) Results() []Output {
+	all := append([]Output(nil), j.Outputs...)
+	if j.Reduce == nil {
+		return all
+	}
+	for _, o := range j.Reduce.Outputs {
+		o.Merge, o.OnConflict = MergeUnion, ConflictError
+		all = append(all, o)
+	}
+	return all
+}
+
 // Multiregion spreads a run over regions.
 type Multiregion struct {
 	Regions     []RegionCount `json:"regions"`

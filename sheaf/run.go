@@ -10,6 +10,7 @@ const (
 	RunPending   RunStatus = "pending"
 	RunSplitting RunStatus = "splitting"
 	RunRunning   RunStatus = "running"
+	RunReducing  RunStatus = "reducing"
 	RunMerging   RunStatus = "merging"
 	RunSucceeded RunStatus = "succeeded"
 	RunFailed    RunStatus = "failed"
@@ -51,6 +52,7 @@ type RunSummary struct {
 	Unreached int          `json:"unreached,omitempty"`  // committed outputs whose node is gone
 	ResultSHA string       `json:"result_sha,omitempty"` // digest of the sealed result's manifest
 	Published string       `json:"published,omitempty"`  // URL of the published result's manifest
+	Reduce    *Partition   `json:"reduce,omitempty"`     // of a job with one, once its partitions are over; its index is how many these are
 }
 
 // ErrorGroup is the failures that share a cause.

@@ -215,6 +215,7 @@ func (a *API) summary(ctx context.Context, in *RunRead) (*Body[sheaf.RunSummary]
 		low, high := sheaf.Duration(p.ETALow), sheaf.Duration(p.ETAHigh)
 		out.ETALow, out.ETAHigh = &low, &high
 	}
+	out.Reduce = snap.Reduce(r)
 	if r.Result.Sealed {
 		out.ResultSHA = hex.EncodeToString(r.Result.Digest[:])
 	}

@@ -103,9 +103,16 @@ func rangesOf(r *state.Run, text string) (sheaf.Ranges, error) {
 	return of, nil
 }
 
-// partitionOf reads a partition's number and checks that the run has it.
+// partitionOf reads a partition's number and checks that the run has it. What a run's reduce is asked for by
+// is "reduce", or the number behind the last partition's.
 func partitionOf(r *state.Run, text string) (int, error) {
 	n, err := strconv.Atoi(text)
+	if text == "reduce" && r.Partitions != nil {
+		n, err = r.Partitions.Len(), nil
+	}
+	if err == nil && r.IsReduce(n) {
+		return n, nil
+	}
 	if err != nil || n < 0 || n >= r.Counts().Total {
 		return 0, &sheaf.Error{Class: sheaf.NotFound, Field: "partition", Msg: fmt.Sprintf("run %s has no partition %q", r.ID, text), Limit: fmt.Sprintf("%d partitions, from 0", r.Counts().Total)}
 	}

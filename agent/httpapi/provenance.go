@@ -103,18 +103,22 @@ type origins struct {
 
 // begin says what is looked for.
 func (o *origins) begin(name, path string) error {
-	i := slices.IndexFunc(o.run.Job.Outputs, func(x sheaf.Output) bool { return x.Name == name })
+	outputs := o.run.Job.Results()
+	i := slices.IndexFunc(outputs, func(x sheaf.Output) bool { return x.Name == name })
 	if i < 0 {
 		var names []string
-		for _, x := range o.run.Job.Outputs {
+		for _, x := range outputs {
 			names = append(names, x.Name)
 		}
 		return &sheaf.Error{Class: sheaf.NotFound, Field: "path", Msg: fmt.Sprintf("run %s has no output %q", o.run.ID, name), Limit: strings.Join(names, ", "), Hint: "a path begins with the name of its output"}
 	}
-	t := o.run.Job.Task
+	t, image := o.run.Job.Task, o.run.Image
+	if i >= len(o.run.Job.Outputs) {
+		t, image = o.run.Job.Reduce.Task, o.run.Reduce.Image
+	}
 	o.file = api.ProvenanceFile{
-		Run: o.run.ID, Job: o.run.Job.Name, Output: name, Merge: o.run.Job.Outputs[i].Merge, Path: path,
-		Task: t.Name, Driver: t.Driver, Config: t.Config, Image: o.run.Image,
+		Run: o.run.ID, Job: o.run.Job.Name, Output: name, Merge: outputs[i].Merge, Path: path,
+		Task: t.Name, Driver: t.Driver, Config: t.Config, Image: image,
 	}
 	o.sums, o.seen, o.last = map[int]*api.ProvenancePart{}, map[int]int{}, sheaf.MaxPartitions
 	return nil
@@ -222,9 +226,21 @@ func (o *origins) end() {
 // writeParts writes the parts that are named, each with who made it and what that read.
 func (a *API) writeParts(ctx context.Context, o *origins, atoms int, out *lines) error {
 	for from := 0; from < len(o.parts); {
+		if p := &o.parts[from]; o.run.IsReduce(p.Partition) { // it read the merged outputs, of which each has its own provenance
+			o.complete(p)
+			for _, x := range o.run.Job.Outputs {
+				p.Atoms = append(p.Atoms, api.Atom{Path: x.Path, Input: x.Name, Dir: true})
+			}
+			p.AtomsAll = len(p.Atoms)
+			if err := out.write(api.ProvenanceLine{Part: p}); err != nil {
+				return err
+			}
+			from++
+			continue
+		}
 		// Those that follow one another are read together: of a file they come in order.
 		to := from + 1
-		for to < len(o.parts) && to-from < shardsAtOnce && o.parts[to].Partition == o.parts[to-1].Partition+1 {
+		for to < len(o.parts) && to-from < shardsAtOnce && o.parts[to].Partition == o.parts[to-1].Partition+1 && !o.run.IsReduce(o.parts[to].Partition) {
 			to++
 		}
 		batch := o.parts[from:to]

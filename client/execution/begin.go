@@ -109,8 +109,8 @@ func (c *Core) beginOne(r *Run, now time.Time) {
 	c.floor = max(c.floor, r.pass)
 	r.pass += 1 / float64(r.Weight)
 	e := &Execution{
-		Run: r, Partition: w.partition, Attempt: w.attempt, Generation: w.generation,
-		ID:    string(sheaf.NewExecutionID(r.ID, int(w.partition), w.attempt)),
+		Run: r, Kind: r.Kind(), Partition: w.partition, Attempt: w.attempt, Generation: w.generation,
+		ID:    string(sheaf.NewExecutionID(r.Of(), int(w.partition), w.attempt)),
 		Shard: w.shard, Need: need, Begun: now,
 	}
 	r.add(e)

@@ -26,7 +26,7 @@ func Columns(list []*Result, node sheaf.NodeID, session uint64) []*wire.Results 
 		g := group{r.Run, r.Generation, r.Kind}
 		c := open[g]
 		if c == nil {
-			c = &columns{Results: &wire.Results{Run: string(r.Run.ID), Generation: r.Generation, Kind: r.Kind, Node: string(node), Session: session}}
+			c = &columns{Results: &wire.Results{Run: string(r.Run.Of()), Generation: r.Generation, Kind: r.Kind, Node: string(node), Session: session}}
 			open[g] = c
 			all = append(all, c.Results)
 		}

@@ -114,11 +114,11 @@ func (c *Core) AddRun(spec Spec, prepare bool) *Run {
 
 // Assign queues executions. The run must be known; it reports false otherwise.
 func (c *Core) Assign(x *wire.Executions, now time.Time) bool {
-	r := c.runs[sheaf.RunID(x.GetRun())]
+	r := c.runs[RunKey(sheaf.RunID(x.GetRun()), x.GetKind())]
 	if r == nil || !aligned(x) {
 		return false
 	}
-	if x.GetKind() != wire.Kind_KIND_PARTITION {
+	if isOwn(x.GetKind()) {
 		c.assignOwn(r, x, now)
 		return true
 	}
@@ -237,11 +237,12 @@ func (c *Core) find(id string) *Execution {
 	if !ok {
 		return nil
 	}
-	r := c.runs[run]
-	if r == nil {
-		return nil
+	for _, kind := range [...]wire.Kind{wire.Kind_KIND_PARTITION, wire.Kind_KIND_REDUCE} {
+		if r := c.runs[RunKey(run, kind)]; r != nil && r.live[key(partition, attempt)] != nil {
+			return r.live[key(partition, attempt)]
+		}
 	}
-	return r.live[key(partition, attempt)]
+	return nil
 }
 
 // Find is the live execution of that ID, nil if there is none.
@@ -253,6 +254,9 @@ func (c *Core) RunEnd(id sheaf.RunID, deleted bool, now time.Time) {
 	r := c.runs[id]
 	if r == nil {
 		return
+	}
+	if r.Kind() == wire.Kind_KIND_PARTITION {
+		c.RunEnd(RunKey(id, wire.Kind_KIND_REDUCE), deleted, now)
 	}
 	r.over, r.deleted = true, r.deleted || deleted
 	r.queue, r.window = queue{}, nil
@@ -278,10 +282,18 @@ func (r *Run) Deleted() bool { return r.deleted }
 
 // forget drops a run that is over and of which nothing is left.
 func (c *Core) forget(r *Run) {
-	if r.over && r.idle() && c.runs[r.ID] == r && r.gate != gatePreparing {
+	if r.over && r.idle() && c.runs[r.ID] == r && r.gate != gatePreparing && !c.reduces(r) {
 		delete(c.runs, r.ID)
 		c.fx.Forget = append(c.fx.Forget, r)
+		if base := c.runs[r.Of()]; base != nil {
+			c.forget(base)
+		}
 	}
+}
+
+// reduces reports whether something of the run's reduce is here, which needs what the run has.
+func (c *Core) reduces(r *Run) bool {
+	return r.Kind() == wire.Kind_KIND_PARTITION && c.runs[RunKey(r.ID, wire.Kind_KIND_REDUCE)] != nil
 }
 
 func (c *Core) check(e *Execution, want Phase) bool {

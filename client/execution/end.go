@@ -138,13 +138,13 @@ func (c *Core) Stored(e *Execution) {
 
 // Answered takes the servers' verdicts.
 func (c *Core) Answered(a *wire.Answers) {
-	r := c.runs[sheaf.RunID(a.GetRun())]
+	r := c.runs[RunKey(sheaf.RunID(a.GetRun()), a.GetKind())]
 	if r == nil || len(a.Partition) != len(a.Attempt) || len(a.Partition) != len(a.Verdict) {
 		return
 	}
 	for i, partition := range a.Partition {
 		verdict := wire.Verdict(a.Verdict[i])
-		if a.Kind != wire.Kind_KIND_PARTITION {
+		if isOwn(a.Kind) {
 			c.answeredOwn(r, ownKey{a.Kind, a.Attempt[i]}, verdict)
 			continue
 		}

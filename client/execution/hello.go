@@ -40,9 +40,9 @@ func (c *Core) Hello() Listing {
 			}
 			finished = append(finished, span{res.Partition, 1, res.Attempt, res.Generation})
 		}
-		l.Queued = list(l.Queued, id, wire.Kind_KIND_PARTITION, queued)
-		l.Executing = list(l.Executing, id, wire.Kind_KIND_PARTITION, executing)
-		l.Finished = list(l.Finished, id, wire.Kind_KIND_PARTITION, finished)
+		l.Queued = list(l.Queued, r.Of(), r.Kind(), queued)
+		l.Executing = list(l.Executing, r.Of(), r.Kind(), executing)
+		l.Finished = list(l.Finished, r.Of(), r.Kind(), finished)
 		for _, e := range r.own {
 			s := []span{{0, 1, e.Attempt, e.Generation}}
 			switch {
@@ -95,7 +95,7 @@ func (c *Core) Welcome(w *wire.Welcome, now time.Time) {
 				c.fx.Send = append(c.fx.Send, e.Result)
 			}
 		}
-		if r.idle() && r.gate != gatePreparing {
+		if r.idle() && r.gate != gatePreparing && !c.reduces(r) {
 			delete(c.runs, r.ID)
 			c.fx.Forget = append(c.fx.Forget, r)
 		}
@@ -106,8 +106,8 @@ func (c *Core) Welcome(w *wire.Welcome, now time.Time) {
 // Adopt takes over an execution that runs since before this process began.
 func (c *Core) Adopt(r *Run, partition, attempt, generation uint32, started time.Time, state []byte) *Execution {
 	e := &Execution{
-		Run: r, Partition: partition, Attempt: attempt, Generation: generation,
-		ID:   string(sheaf.NewExecutionID(r.ID, int(partition), attempt)),
+		Run: r, Kind: r.Kind(), Partition: partition, Attempt: attempt, Generation: generation,
+		ID:   string(sheaf.NewExecutionID(r.Of(), int(partition), attempt)),
 		Need: r.Need, Begun: started, Started: started, Phase: Running, State: state, Saved: true,
 	}
 	r.add(e)

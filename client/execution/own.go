@@ -11,6 +11,8 @@ import (
 // account, and few of them. What ends well is sealed by a call of its own and
 // forgotten here; what fails is a result that is kept in memory until it is answered.
 
+func isOwn(k wire.Kind) bool { return k == wire.Kind_KIND_SPLIT || k == wire.Kind_KIND_MERGE }
+
 func (c *Core) beginOwn(now time.Time) {
 	if c.held || now.After(c.lease) {
 		return

@@ -12,13 +12,13 @@ import (
 // waits for its answer all the same: it may stand committed, which is no longer
 // valid to execute either, and its answer be on the way behind the kill.
 func (c *Core) Kill(x *wire.Executions, now time.Time) {
-	r := c.runs[sheaf.RunID(x.GetRun())]
+	r := c.runs[RunKey(sheaf.RunID(x.GetRun()), x.GetKind())]
 	if r == nil || !aligned(x) {
 		return
 	}
 	for i := range x.First {
 		s := span{first: x.First[i], count: x.Count[i], attempt: x.Attempt[i]}
-		if x.Kind != wire.Kind_KIND_PARTITION {
+		if isOwn(x.Kind) {
 			k := ownKey{x.Kind, s.attempt}
 			if e := r.own[k]; e != nil {
 				c.endOwn(r, k, e)

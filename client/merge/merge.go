@@ -34,6 +34,7 @@ type Merge struct {
 	Run        sheaf.RunID
 	Generation uint32
 	Attempt    uint32
+	Reduce     bool // it is an attempt at the reduce, which reads what a merge does: only Gather may be called
 	Node       sheaf.NodeID
 	Job        *sheaf.Job
 	Dir        string // for what does not fit into memory
@@ -78,7 +79,7 @@ func (m *Merge) merge(ctx context.Context) (*wire.SealResultRequest, error) {
 		return nil, fmt.Errorf("keep the merged manifest: %w", err)
 	}
 	defer func() { _ = w.Close() }() // after Commit there is nothing left to lose
-	sum, err := merge.Merge(ctx, m.Job.Outputs, m.partitions(ctx), w, merge.Options{Dir: m.Dir})
+	sum, err := merge.Merge(ctx, m.Job.Results(), m.partitions(ctx), w, merge.Options{Dir: m.Dir})
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func (m *Merge) askFrom(ctx context.Context, partition int, listed bool) (*wire.
 	if err != nil {
 		return nil, err
 	}
-	stream, err := leader.ReadOutputs(ctx, &wire.ReadOutputsRequest{Run: string(m.Run), Generation: m.Generation, MergeAttempt: m.Attempt, From: uint32(partition), Node: string(m.Node)})
+	stream, err := leader.ReadOutputs(ctx, m.request(uint32(partition)))
 	if err != nil {
 		return nil, err
 	}

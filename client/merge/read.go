@@ -68,7 +68,7 @@ func (m *Merge) readFrom(ctx context.Context, from *uint32, yield func(merge.Par
 	if err != nil {
 		return false, err
 	}
-	stream, err := leader.ReadOutputs(ctx, &wire.ReadOutputsRequest{Run: string(m.Run), Generation: m.Generation, MergeAttempt: m.Attempt, From: *from, Node: string(m.Node)})
+	stream, err := leader.ReadOutputs(ctx, m.request(*from))
 	if err != nil {
 		return false, err
 	}

@@ -73,6 +73,8 @@ type Request struct {
 	Shard              sheaf.Shard
 	Whole              bool // the shard is all inputs: they are mounted as they are where that can be
 	Stager             *stage.Stager
+	// Gather, where it is set, makes the inputs in a directory of the space's own.
+	Gather func(ctx context.Context, dir string) ([]stage.Input, error)
 }
 
 // Space is the directories of one execution.
@@ -102,6 +104,12 @@ func (s *Space) make(ctx context.Context, q Request) error {
 	s.Scratch = filepath.Join(s.dir, "scratch")
 	if err := os.MkdirAll(s.Scratch, 0o755); err != nil {
 		return fmt.Errorf("make the scratch directory: %w", err)
+	}
+	if q.Gather != nil {
+		var err error
+		if q.Inputs, err = q.Gather(ctx, filepath.Join(s.dir, "merged")); err != nil {
+			return err
+		}
 	}
 	if len(q.Inputs) > 0 {
 		var err error

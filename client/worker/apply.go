@@ -7,6 +7,7 @@ import (
 	"github.com/sheaf-run/agent/client/execution"
 	"github.com/sheaf-run/agent/client/sandbox"
 	"github.com/sheaf-run/agent/drivers/driverpb"
+	"github.com/sheaf-run/agent/internal/wire"
 )
 
 // carryOut carries out effects until the core has none left.
@@ -105,7 +106,11 @@ func (w *Worker) start(x *execution.Execution) {
 	c := &startCommand{}
 	s := &c.start
 	s.Execution, s.Handle = x.ID, d.handle
-	s.ConfigJson, s.Env = d.task.Expand(x.Partition, x.Attempt, x.ID)
+	index := x.Partition
+	if x.Kind == wire.Kind_KIND_REDUCE {
+		index = 0 // it is the one there is
+	}
+	s.ConfigJson, s.Env = d.task.Expand(index, x.Attempt, x.ID)
 	s.Env = d.secrets.set.Env(s.Env)
 	if t, ok := x.Data.(*task); ok && t.space != nil {
 		s.Mounts, s.WorkDir = t.space.Mounts, t.space.Scratch

@@ -59,7 +59,12 @@ func (w *Worker) Receive(ctx context.Context, m *wire.FromServer) error {
 	return ctx.Err()
 }
 
-func (w *Worker) assign(a *wire.Executions) bool { return w.core.Assign(a, w.now) }
+func (w *Worker) assign(a *wire.Executions) bool {
+	if a.GetKind() == wire.Kind_KIND_REDUCE && w.addReduce(sheaf.RunID(a.GetRun())) == nil {
+		return false
+	}
+	return w.core.Assign(a, w.now)
+}
 
 func (w *Worker) receive(m *wire.FromServer) {
 	switch b := m.GetBody().(type) {

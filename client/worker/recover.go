@@ -149,8 +149,11 @@ func (w *Worker) adopt(e checkpoint.Execution, spec []byte) error {
 	if err != nil {
 		return err
 	}
+	dataOf(r).specSaved = true
+	if dataOf(r).job.Reduce != nil && e.Partition == s.GetPartitions() {
+		r = w.addReduce(e.Run)
+	}
 	d := dataOf(r)
-	d.specSaved = true
 	if d.engine == nil {
 		return d.taskErr
 	}
@@ -225,14 +228,16 @@ func (w *Worker) leave() {
 // has printed yet or not, and reports whether there is one; attempt 0 is any.
 func (w *Worker) Follow(ctx context.Context, run sheaf.RunID, partition, attempt uint32) (running bool) {
 	_ = w.ask(ctx, func() { // an error says that nothing runs any more
-		r := w.core.Run(run)
-		if r == nil {
-			return
-		}
-		for x := range r.Executions {
-			if x.Partition == partition && (attempt == 0 || x.Attempt == attempt) {
-				running = true
-				w.openLogs(x, taskOf(x))
+		for _, kind := range [...]wire.Kind{wire.Kind_KIND_PARTITION, wire.Kind_KIND_REDUCE} {
+			r := w.core.Run(execution.RunKey(run, kind))
+			if r == nil {
+				continue
+			}
+			for x := range r.Executions {
+				if x.Partition == partition && (attempt == 0 || x.Attempt == attempt) {
+					running = true
+					w.openLogs(x, taskOf(x))
+				}
 			}
 		}
 	})

@@ -44,6 +44,7 @@ type runData struct {
 	specSaved bool
 	secrets   secrets // as of the last time it was prepared
 	reading   bool    // its secrets are being read for logs
+	reduce    bool    // it is the reduce of a run
 }
 
 func dataOf(r *execution.Run) *runData { return r.Data.(*runData) }
@@ -130,12 +131,12 @@ func (w *Worker) prepare(r *execution.Run) {
 	}
 	d.preparing = true
 	req := &driverpb.PrepareRequest{
-		Run: string(r.ID), ConfigJson: d.task.Raw(), PinnedDigest: d.spec.GetImageDigest(),
+		Run: string(r.Of()), ConfigJson: d.task.Raw(), PinnedDigest: d.spec.GetImageDigest(),
 		MemoryBytes: int64(d.job.Task.Resources.Memory), Network: d.job.Task.Network,
 	}
 	ctx, asked, job := w.ctx, d.asked, d.job
 	w.jobs.Go(func() {
-		given, err := w.equip(ctx, r.ID, job)
+		given, err := w.equip(ctx, r, job)
 		var resp *driverpb.PrepareResponse
 		if err == nil {
 			req.RegistryCredentials = given.set.Registry(&job.Task)
@@ -168,7 +169,7 @@ func (w *Worker) prepared(r *execution.Run, resp *driverpb.PrepareResponse, err 
 			return
 		}
 	}
-	result := &wire.PrepareResult{Run: string(r.ID)}
+	result := &wire.PrepareResult{Run: string(r.Of()), Kind: r.Kind()}
 	if err != nil {
 		w.log.Warn("run cannot be prepared", "run", r.ID, "driver", r.Driver, "error", err)
 		d.crashes = 0
@@ -211,7 +212,7 @@ func (w *Worker) forget(r *execution.Run) {
 	}
 	d.sources, d.inputs = nil, nil
 	w.reader.Forget(r.ID)
-	w.cfg.Spaces.ForgetRun(r.ID)
+	w.cfg.Spaces.ForgetRun(r.Of())
 	if secret.HasFiles(&d.job.Task) {
 		w.forgetSecrets(r.ID)
 	}
@@ -219,7 +220,7 @@ func (w *Worker) forget(r *execution.Run) {
 		w.saver.removeRun(r.ID)
 	}
 	w.release(r, d)
-	if r.Deleted() {
+	if r.Deleted() && !d.reduce {
 		w.deleteRun(r.ID)
 	}
 }

@@ -79,8 +79,11 @@ func (w *Worker) save(list []*execution.Execution) {
 	for _, x := range list {
 		x.Saved = true
 		d := dataOf(x.Run)
+		if base := w.core.Run(x.Run.Of()); base != nil { // the spec of a reduce is its run's
+			d = dataOf(base)
+		}
 		e := checkpoint.Execution{
-			Run: x.Run.ID, Partition: x.Partition, Attempt: x.Attempt, Generation: x.Generation,
+			Run: x.Run.Of(), Partition: x.Partition, Attempt: x.Attempt, Generation: x.Generation,
 			Driver: x.Run.Driver, State: x.State, Started: x.Started.Round(0),
 		}
 		t := taskOf(x)
@@ -98,7 +101,7 @@ func (w *Worker) save(list []*execution.Execution) {
 				w.log.Error("run not written to the checkpoint", "run", x.Run.ID, "error", err)
 				continue
 			}
-			specs[x.Run.ID] = b
+			specs[x.Run.Of()] = b
 		}
 	}
 	w.saver.add(func() error {

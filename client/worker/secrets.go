@@ -75,15 +75,15 @@ func (w *Worker) askSecrets(ctx context.Context, run sheaf.RunID, job *sheaf.Job
 }
 
 // equip reads a run's secrets and makes their files.
-func (w *Worker) equip(ctx context.Context, run sheaf.RunID, job *sheaf.Job) (secrets, error) {
+func (w *Worker) equip(ctx context.Context, r *execution.Run, job *sheaf.Job) (secrets, error) {
 	if !secret.Needed(job) {
 		return secrets{}, nil
 	}
-	set, err := w.readSecrets(ctx, run, job, secretsPatience)
+	set, err := w.readSecrets(ctx, r.Of(), job, secretsPatience)
 	if err != nil {
 		return secrets{}, err
 	}
-	mounts, err := w.cfg.Secrets.Make(run, &job.Task, set)
+	mounts, err := w.cfg.Secrets.Make(r.ID, &job.Task, set)
 	return secrets{set: set, mounts: mounts}, err
 }
 
@@ -97,7 +97,7 @@ func (w *Worker) recoverSecrets(r *execution.Run) {
 	d.reading = true
 	ctx, job := w.ctx, d.job
 	w.jobs.Go(func() {
-		set, err := w.readSecrets(ctx, r.ID, job, 1<<62)
+		set, err := w.readSecrets(ctx, r.Of(), job, 1<<62)
 		w.post(func() {
 			d.reading = false
 			if d.secrets.set == nil && err == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/sheaf-run/agent/data/shard"
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/data/stage"
+	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -28,14 +29,17 @@ func (w *Worker) stage(x *execution.Execution) {
 		return
 	}
 	req := sandbox.Request{
-		Run: x.Run.ID, Partition: x.Partition, Attempt: x.Attempt, Store: d.store,
+		Run: x.Run.Of(), Partition: x.Partition, Attempt: x.Attempt, Store: d.store,
 		Outputs: d.job.Outputs, Inputs: d.inputs, Shard: d.whole, Whole: true, Stager: d.stager,
 	}
 	if x.Shard != nil {
 		req.Shard, req.Whole = *x.Shard, false
 	}
-	ctx := w.ctx
-	w.do(func() {
+	ctx, beside := w.ctx, w.do
+	if x.Kind == wire.Kind_KIND_REDUCE { // which takes long, and waits for other nodes
+		req.Gather, beside = w.gather(x), w.jobs.Go
+	}
+	beside(func() {
 		space, err := w.cfg.Spaces.Make(ctx, req)
 		w.post(func() {
 			switch {
@@ -82,6 +86,10 @@ func (w *Worker) openInputs(d *runData) error {
 		}
 	}
 	d.whole = shard.Whole(d.job.Inputs)
+	if d.reduce { // its inputs are what each attempt gathers
+		d.stager = st
+		return nil
+	}
 	for _, in := range d.job.Inputs {
 		src, err := source.Open(in.Source, w.cfg.Sources)
 		if err != nil {

@@ -75,7 +75,7 @@ func (w *Worker) repeatPrepared() {
 	}
 	for r := range w.core.Runs {
 		if d := dataOf(r); d.digest != "" && d.spec.GetImageDigest() == "" && r.Active() && !told[string(r.ID)] {
-			w.up.prepared = append(w.up.prepared, &wire.PrepareResult{Run: string(r.ID), Digest: d.digest})
+			w.up.prepared = append(w.up.prepared, &wire.PrepareResult{Run: string(r.Of()), Digest: d.digest, Kind: r.Kind()})
 		}
 	}
 }
@@ -89,7 +89,7 @@ func (w *Worker) report(list []*execution.Execution) {
 		}
 		m := byRun[x.Run]
 		if m == nil || m.Generation != x.Generation {
-			m = &wire.Executions{Run: string(x.Run.ID), Generation: x.Generation}
+			m = &wire.Executions{Run: string(x.Run.Of()), Generation: x.Generation, Kind: x.Kind}
 			byRun[x.Run] = m
 			defer w.send(&wire.FromClient{Body: &wire.FromClient_Running{Running: m}})
 		}
@@ -125,7 +125,7 @@ func (w *Worker) pulse(now bool) {
 	p := &wire.Pulse{Sequence: w.up.sequence, Rate: w.core.Rate(), Error: w.up.refused, Held: w.held()}
 	w.up.rates = map[sheaf.RunID]float64{}
 	for r := range w.core.Runs {
-		if !r.Active() {
+		if !r.Active() || r.Kind() != wire.Kind_KIND_PARTITION {
 			continue
 		}
 		p.Runs = append(p.Runs, &wire.RunRate{Run: string(r.ID), Rate: r.Rate(), Slots: uint32(w.core.Slots(r))})
@@ -156,7 +156,7 @@ func (w *Worker) held() []*wire.Held {
 func (w *Worker) ratesChanged() bool {
 	for r := range w.core.Runs {
 		told, known := w.up.rates[r.ID]
-		if !r.Active() {
+		if !r.Active() || r.Kind() != wire.Kind_KIND_PARTITION {
 			continue
 		}
 		if !known || math.Abs(r.Rate()-told) > rateChange*max(r.Rate(), told, 1) {

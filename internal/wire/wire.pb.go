@@ -25,14 +25,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Kind is what an execution does: run a partition's task, or split or merge for
-// the run as a whole (their partition is 0 and their attempts count apart).
+// Kind is what an execution does: run a partition's task, or split, merge or reduce for
+// the run as a whole (their attempts count apart; their partition is 0, and of a reduce the number behind
+// the last partition's, under which a node keeps what it makes).
 type Kind int32
 
 const (
 	Kind_KIND_PARTITION Kind = 0
 	Kind_KIND_SPLIT     Kind = 1
 	Kind_KIND_MERGE     Kind = 2
+	Kind_KIND_REDUCE    Kind = 3
 )
 
 // Enum value maps for Kind.
@@ -41,11 +43,13 @@ var (
 		0: "KIND_PARTITION",
 		1: "KIND_SPLIT",
 		2: "KIND_MERGE",
+		3: "KIND_REDUCE",
 	}
 	Kind_value = map[string]int32{
 		"KIND_PARTITION": 0,
 		"KIND_SPLIT":     1,
 		"KIND_MERGE":     2,
+		"KIND_REDUCE":    3,
 	}
 )
 
@@ -1498,9 +1502,10 @@ func (x *RunRate) GetSlots() uint32 {
 type PrepareResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
-	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`    // of the image or module, as resolved
-	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`      // empty when it went well
-	Invalid       bool                   `protobuf:"varint,4,opt,name=invalid,proto3" json:"invalid,omitempty"` // trying again cannot help, on any node
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`                      // of the image or module, as resolved
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`                        // empty when it went well
+	Invalid       bool                   `protobuf:"varint,4,opt,name=invalid,proto3" json:"invalid,omitempty"`                   // trying again cannot help, on any node
+	Kind          Kind                   `protobuf:"varint,5,opt,name=kind,proto3,enum=sheaf.wire.v1.Kind" json:"kind,omitempty"` // partition, or reduce, which has a task of its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1561,6 +1566,13 @@ func (x *PrepareResult) GetInvalid() bool {
 		return x.Invalid
 	}
 	return false
+}
+
+func (x *PrepareResult) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_KIND_PARTITION
 }
 
 // FromServer is one message of a session's way down.
@@ -2077,8 +2089,9 @@ type RunSpec struct {
 	Partitions     uint32                 `protobuf:"varint,4,opt,name=partitions,proto3" json:"partitions,omitempty"`
 	SplitAttempt   uint32                 `protobuf:"varint,5,opt,name=split_attempt,json=splitAttempt,proto3" json:"split_attempt,omitempty"` // names the manifest; 0 without split
 	ManifestDigest []byte                 `protobuf:"bytes,6,opt,name=manifest_digest,json=manifestDigest,proto3" json:"manifest_digest,omitempty"`
-	ImageDigest    string                 `protobuf:"bytes,7,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"` // as resolved by the first prepare, or empty
-	Priority       uint32                 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`                         // 1..100, as it now is; 0 is the job's
+	ImageDigest    string                 `protobuf:"bytes,7,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`    // as resolved by the first prepare, or empty
+	Priority       uint32                 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`                            // 1..100, as it now is; 0 is the job's
+	ReduceDigest   string                 `protobuf:"bytes,9,opt,name=reduce_digest,json=reduceDigest,proto3" json:"reduce_digest,omitempty"` // as image_digest, of the reduce's task
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2167,6 +2180,13 @@ func (x *RunSpec) GetPriority() uint32 {
 		return x.Priority
 	}
 	return 0
+}
+
+func (x *RunSpec) GetReduceDigest() string {
+	if x != nil {
+		return x.ReduceDigest
+	}
+	return ""
 }
 
 // RunEnd says that a run is over or deleted, and whether its outputs may go.
@@ -2733,11 +2753,12 @@ type ReadOutputsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Generation    uint32                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	MergeAttempt  uint32                 `protobuf:"varint,3,opt,name=merge_attempt,json=mergeAttempt,proto3" json:"merge_attempt,omitempty"` // 0 reads what is committed now, unfrozen
-	From          uint32                 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                                     // first partition wanted
-	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`                                      // who asks, and reads them
-	Most          uint32                 `protobuf:"varint,6,opt,name=most,proto3" json:"most,omitempty"`                                     // of outputs; 0 is all
-	Result        bool                   `protobuf:"varint,7,opt,name=result,proto3" json:"result,omitempty"`                                 // instead of outputs, one message that says where the sealed result lies
+	MergeAttempt  uint32                 `protobuf:"varint,3,opt,name=merge_attempt,json=mergeAttempt,proto3" json:"merge_attempt,omitempty"`    // 0 reads what is committed now, unfrozen
+	From          uint32                 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                                        // first partition wanted
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`                                         // who asks, and reads them
+	Most          uint32                 `protobuf:"varint,6,opt,name=most,proto3" json:"most,omitempty"`                                        // of outputs; 0 is all
+	Result        bool                   `protobuf:"varint,7,opt,name=result,proto3" json:"result,omitempty"`                                    // instead of outputs, one message that says where the sealed result lies
+	ReduceAttempt uint32                 `protobuf:"varint,8,opt,name=reduce_attempt,json=reduceAttempt,proto3" json:"reduce_attempt,omitempty"` // not 0: what this attempt at the reduce reads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2819,6 +2840,13 @@ func (x *ReadOutputsRequest) GetResult() bool {
 		return x.Result
 	}
 	return false
+}
+
+func (x *ReadOutputsRequest) GetReduceAttempt() uint32 {
+	if x != nil {
+		return x.ReduceAttempt
+	}
+	return 0
 }
 
 // Outputs are committed outputs in partition order, as columns.
@@ -4600,12 +4628,13 @@ const file_wire_proto_rawDesc = "" +
 	"\aRunRate\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\x01R\x04rate\x12\x14\n" +
-	"\x05slots\x18\x03 \x01(\rR\x05slots\"i\n" +
+	"\x05slots\x18\x03 \x01(\rR\x05slots\"\x92\x01\n" +
 	"\rPrepareResult\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x18\n" +
-	"\ainvalid\x18\x04 \x01(\bR\ainvalid\"\xcd\x03\n" +
+	"\ainvalid\x18\x04 \x01(\bR\ainvalid\x12'\n" +
+	"\x04kind\x18\x05 \x01(\x0e2\x13.sheaf.wire.v1.KindR\x04kind\"\xcd\x03\n" +
 	"\n" +
 	"FromServer\x122\n" +
 	"\awelcome\x18\x01 \x01(\v2\x16.sheaf.wire.v1.WelcomeH\x00R\awelcome\x12*\n" +
@@ -4643,7 +4672,7 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x03 \x01(\rR\n" +
 	"generation\x12\x12\n" +
-	"\x04most\x18\x04 \x01(\rR\x04most\"\x83\x02\n" +
+	"\x04most\x18\x04 \x01(\rR\x04most\"\xa8\x02\n" +
 	"\aRunSpec\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -4656,7 +4685,8 @@ const file_wire_proto_rawDesc = "" +
 	"\rsplit_attempt\x18\x05 \x01(\rR\fsplitAttempt\x12'\n" +
 	"\x0fmanifest_digest\x18\x06 \x01(\fR\x0emanifestDigest\x12!\n" +
 	"\fimage_digest\x18\a \x01(\tR\vimageDigest\x12\x1a\n" +
-	"\bpriority\x18\b \x01(\rR\bpriority\"T\n" +
+	"\bpriority\x18\b \x01(\rR\bpriority\x12#\n" +
+	"\rreduce_digest\x18\t \x01(\tR\freduceDigest\"T\n" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
 	"\x06delete\x18\x02 \x01(\bR\x06delete\x12 \n" +
@@ -4706,7 +4736,7 @@ const file_wire_proto_rawDesc = "" +
 	"holderName\x123\n" +
 	"\aoutputs\x18\x04 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\"\xbf\x01\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\"\xe6\x01\n" +
 	"\x12ReadOutputsRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -4716,7 +4746,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x04from\x18\x04 \x01(\rR\x04from\x12\x12\n" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12\x12\n" +
 	"\x04most\x18\x06 \x01(\rR\x04most\x12\x16\n" +
-	"\x06result\x18\a \x01(\bR\x06result\"\xfe\x02\n" +
+	"\x06result\x18\a \x01(\bR\x06result\x12%\n" +
+	"\x0ereduce_attempt\x18\b \x01(\rR\rreduceAttempt\"\xfe\x02\n" +
 	"\aOutputs\x12\x1c\n" +
 	"\tpartition\x18\x01 \x03(\rR\tpartition\x12\x18\n" +
 	"\aattempt\x18\x02 \x03(\rR\aattempt\x12\x12\n" +
@@ -4850,13 +4881,14 @@ const file_wire_proto_rawDesc = "" +
 	"last_index\x18\x03 \x01(\x04R\tlastIndex\"&\n" +
 	"\fLeaveRequest\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\"\x0f\n" +
-	"\rLeaveResponse*:\n" +
+	"\rLeaveResponse*K\n" +
 	"\x04Kind\x12\x12\n" +
 	"\x0eKIND_PARTITION\x10\x00\x12\x0e\n" +
 	"\n" +
 	"KIND_SPLIT\x10\x01\x12\x0e\n" +
 	"\n" +
-	"KIND_MERGE\x10\x02*\xa3\x01\n" +
+	"KIND_MERGE\x10\x02\x12\x0f\n" +
+	"\vKIND_REDUCE\x10\x03*\xa3\x01\n" +
 	"\aVerdict\x12\x13\n" +
 	"\x0fVERDICT_UNKNOWN\x10\x00\x12\x15\n" +
 	"\x11VERDICT_COMMITTED\x10\x01\x12\x13\n" +
@@ -4984,59 +5016,60 @@ var file_wire_proto_depIdxs = []int32{
 	2,  // 20: sheaf.wire.v1.TakenBack.dropped:type_name -> sheaf.wire.v1.Executions
 	18, // 21: sheaf.wire.v1.Pulse.runs:type_name -> sheaf.wire.v1.RunRate
 	17, // 22: sheaf.wire.v1.Pulse.held:type_name -> sheaf.wire.v1.Held
-	22, // 23: sheaf.wire.v1.FromServer.welcome:type_name -> sheaf.wire.v1.Welcome
-	25, // 24: sheaf.wire.v1.FromServer.run:type_name -> sheaf.wire.v1.RunSpec
-	2,  // 25: sheaf.wire.v1.FromServer.assign:type_name -> sheaf.wire.v1.Executions
-	2,  // 26: sheaf.wire.v1.FromServer.kill:type_name -> sheaf.wire.v1.Executions
-	24, // 27: sheaf.wire.v1.FromServer.take_back:type_name -> sheaf.wire.v1.TakeBack
-	5,  // 28: sheaf.wire.v1.FromServer.answers:type_name -> sheaf.wire.v1.Answers
-	23, // 29: sheaf.wire.v1.FromServer.lease:type_name -> sheaf.wire.v1.Lease
-	26, // 30: sheaf.wire.v1.FromServer.end:type_name -> sheaf.wire.v1.RunEnd
-	21, // 31: sheaf.wire.v1.FromServer.fetch:type_name -> sheaf.wire.v1.Fetch
-	2,  // 32: sheaf.wire.v1.Fetch.outputs:type_name -> sheaf.wire.v1.Executions
-	2,  // 33: sheaf.wire.v1.Welcome.kill:type_name -> sheaf.wire.v1.Executions
-	2,  // 34: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
-	27, // 35: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	28, // 36: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	2,  // 37: sheaf.wire.v1.DataClaims.outputs:type_name -> sheaf.wire.v1.Executions
-	1,  // 38: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
-	39, // 39: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
-	42, // 40: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
-	6,  // 41: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
-	8,  // 42: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
-	29, // 43: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
-	31, // 44: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
-	33, // 45: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
-	35, // 46: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
-	37, // 47: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
-	40, // 48: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
-	43, // 49: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
-	45, // 50: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
-	47, // 51: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
-	49, // 52: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
-	51, // 53: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
-	53, // 54: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
-	55, // 55: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
-	7,  // 56: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
-	20, // 57: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
-	30, // 58: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
-	27, // 59: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
-	34, // 60: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
-	36, // 61: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
-	38, // 62: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
-	41, // 63: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
-	44, // 64: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
-	46, // 65: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
-	48, // 66: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
-	50, // 67: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
-	52, // 68: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
-	54, // 69: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
-	56, // 70: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
-	56, // [56:71] is the sub-list for method output_type
-	41, // [41:56] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	0,  // 23: sheaf.wire.v1.PrepareResult.kind:type_name -> sheaf.wire.v1.Kind
+	22, // 24: sheaf.wire.v1.FromServer.welcome:type_name -> sheaf.wire.v1.Welcome
+	25, // 25: sheaf.wire.v1.FromServer.run:type_name -> sheaf.wire.v1.RunSpec
+	2,  // 26: sheaf.wire.v1.FromServer.assign:type_name -> sheaf.wire.v1.Executions
+	2,  // 27: sheaf.wire.v1.FromServer.kill:type_name -> sheaf.wire.v1.Executions
+	24, // 28: sheaf.wire.v1.FromServer.take_back:type_name -> sheaf.wire.v1.TakeBack
+	5,  // 29: sheaf.wire.v1.FromServer.answers:type_name -> sheaf.wire.v1.Answers
+	23, // 30: sheaf.wire.v1.FromServer.lease:type_name -> sheaf.wire.v1.Lease
+	26, // 31: sheaf.wire.v1.FromServer.end:type_name -> sheaf.wire.v1.RunEnd
+	21, // 32: sheaf.wire.v1.FromServer.fetch:type_name -> sheaf.wire.v1.Fetch
+	2,  // 33: sheaf.wire.v1.Fetch.outputs:type_name -> sheaf.wire.v1.Executions
+	2,  // 34: sheaf.wire.v1.Welcome.kill:type_name -> sheaf.wire.v1.Executions
+	2,  // 35: sheaf.wire.v1.Welcome.start:type_name -> sheaf.wire.v1.Executions
+	27, // 36: sheaf.wire.v1.PutManifestRequest.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	28, // 37: sheaf.wire.v1.PutManifestRequest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	2,  // 38: sheaf.wire.v1.DataClaims.outputs:type_name -> sheaf.wire.v1.Executions
+	1,  // 39: sheaf.wire.v1.SealResultResponse.verdict:type_name -> sheaf.wire.v1.Verdict
+	39, // 40: sheaf.wire.v1.ReadSecretsResponse.secrets:type_name -> sheaf.wire.v1.SecretValue
+	42, // 41: sheaf.wire.v1.PreviewReply.total:type_name -> sheaf.wire.v1.PreviewTotal
+	6,  // 42: sheaf.wire.v1.Servers.Register:input_type -> sheaf.wire.v1.RegisterRequest
+	8,  // 43: sheaf.wire.v1.Servers.Session:input_type -> sheaf.wire.v1.FromClient
+	29, // 44: sheaf.wire.v1.Servers.PutManifest:input_type -> sheaf.wire.v1.PutManifestRequest
+	31, // 45: sheaf.wire.v1.Servers.ReadManifest:input_type -> sheaf.wire.v1.ReadManifestRequest
+	33, // 46: sheaf.wire.v1.Servers.ReadOutputs:input_type -> sheaf.wire.v1.ReadOutputsRequest
+	35, // 47: sheaf.wire.v1.Servers.SealResult:input_type -> sheaf.wire.v1.SealResultRequest
+	37, // 48: sheaf.wire.v1.Servers.ReadSecrets:input_type -> sheaf.wire.v1.ReadSecretsRequest
+	40, // 49: sheaf.wire.v1.Nodes.Preview:input_type -> sheaf.wire.v1.PreviewRequest
+	43, // 50: sheaf.wire.v1.Nodes.ReadLog:input_type -> sheaf.wire.v1.ReadLogRequest
+	45, // 51: sheaf.wire.v1.Nodes.ReadRecords:input_type -> sheaf.wire.v1.ReadRecordsRequest
+	47, // 52: sheaf.wire.v1.Nodes.ReadFile:input_type -> sheaf.wire.v1.ReadFileRequest
+	49, // 53: sheaf.wire.v1.Nodes.ReadResult:input_type -> sheaf.wire.v1.ReadResultRequest
+	51, // 54: sheaf.wire.v1.Agents.Keyring:input_type -> sheaf.wire.v1.KeyringRequest
+	53, // 55: sheaf.wire.v1.Peers.Stats:input_type -> sheaf.wire.v1.StatsRequest
+	55, // 56: sheaf.wire.v1.Peers.Leave:input_type -> sheaf.wire.v1.LeaveRequest
+	7,  // 57: sheaf.wire.v1.Servers.Register:output_type -> sheaf.wire.v1.RegisterResponse
+	20, // 58: sheaf.wire.v1.Servers.Session:output_type -> sheaf.wire.v1.FromServer
+	30, // 59: sheaf.wire.v1.Servers.PutManifest:output_type -> sheaf.wire.v1.PutManifestResponse
+	27, // 60: sheaf.wire.v1.Servers.ReadManifest:output_type -> sheaf.wire.v1.ManifestChunk
+	34, // 61: sheaf.wire.v1.Servers.ReadOutputs:output_type -> sheaf.wire.v1.Outputs
+	36, // 62: sheaf.wire.v1.Servers.SealResult:output_type -> sheaf.wire.v1.SealResultResponse
+	38, // 63: sheaf.wire.v1.Servers.ReadSecrets:output_type -> sheaf.wire.v1.ReadSecretsResponse
+	41, // 64: sheaf.wire.v1.Nodes.Preview:output_type -> sheaf.wire.v1.PreviewReply
+	44, // 65: sheaf.wire.v1.Nodes.ReadLog:output_type -> sheaf.wire.v1.LogPiece
+	46, // 66: sheaf.wire.v1.Nodes.ReadRecords:output_type -> sheaf.wire.v1.ReadRecordsReply
+	48, // 67: sheaf.wire.v1.Nodes.ReadFile:output_type -> sheaf.wire.v1.FilePiece
+	50, // 68: sheaf.wire.v1.Nodes.ReadResult:output_type -> sheaf.wire.v1.ResultPiece
+	52, // 69: sheaf.wire.v1.Agents.Keyring:output_type -> sheaf.wire.v1.KeyringResponse
+	54, // 70: sheaf.wire.v1.Peers.Stats:output_type -> sheaf.wire.v1.StatsResponse
+	56, // 71: sheaf.wire.v1.Peers.Leave:output_type -> sheaf.wire.v1.LeaveResponse
+	57, // [57:72] is the sub-list for method output_type
+	42, // [42:57] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }

@@ -48,7 +48,13 @@ func (c *Core) Hello(h *wire.Hello, snap *state.Snapshot) (Reconciliation, error
 			if listed[e.Run] == nil {
 				listed[e.Run] = map[item]struct{}{}
 			}
-			each(e, func(x item) { listed[e.Run][x] = struct{}{} })
+			r := snap.Run(sheaf.RunID(e.Run))
+			each(e, func(x item) {
+				if x.kind == wire.Kind_KIND_PARTITION && r != nil && r.IsReduce(int(x.partition)) {
+					x.kind = wire.Kind_KIND_REDUCE // a result that was found on the disk
+				}
+				listed[e.Run][x] = struct{}{}
+			})
 		}
 	}
 	rec := Reconciliation{Stream: b.stream}

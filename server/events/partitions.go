@@ -57,10 +57,14 @@ func (d *derived) command(a fsm.Applied) {
 	}
 }
 
-// wholes are the types of events of splits and merges where those of partitions have others.
+// wholes are the types of events of splits, merges and reduces where those of partitions have others.
 var wholes = map[wire.Kind]map[string]string{
 	wire.Kind_KIND_SPLIT: {"PartitionsPlaced": "SplitPlaced", "PartitionsReleased": "SplitReleased", "AttemptsFailed": "SplitFailed", "AttemptsLost": "SplitLost"},
 	wire.Kind_KIND_MERGE: {"PartitionsPlaced": "MergePlaced", "PartitionsReleased": "MergeReleased", "AttemptsFailed": "MergeFailed", "AttemptsLost": "MergeLost"},
+	wire.Kind_KIND_REDUCE: {
+		"PartitionsPlaced": "ReducePlaced", "PartitionsReleased": "ReduceReleased", "AttemptsFailed": "ReduceFailed", "AttemptsLost": "ReduceLost",
+		"PartitionsSucceeded": "ReduceSucceeded",
+	},
 }
 
 // executions is one event about ranges of a run's executions on a node.

@@ -29,7 +29,7 @@ const (
 type RetryRun_Which int32
 
 const (
-	RetryRun_WHICH_FAILED     RetryRun_Which = 0 // failed and cancelled; the split or merge where that failed
+	RetryRun_WHICH_FAILED     RetryRun_Which = 0 // failed and cancelled; the split, merge or reduce where that failed
 	RetryRun_WHICH_PARTITIONS RetryRun_Which = 1 // those named; none may have succeeded
 	RetryRun_WHICH_LOST       RetryRun_Which = 2 // committed, with the output on a node that is down
 )
@@ -1053,7 +1053,7 @@ type Placement struct {
 	Kind          wire.Kind              `protobuf:"varint,2,opt,name=kind,proto3,enum=sheaf.wire.v1.Kind" json:"kind,omitempty"`
 	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	Session       uint64                 `protobuf:"varint,4,opt,name=session,proto3" json:"session,omitempty"`    // the node's; another refuses the placement
-	First         []uint32               `protobuf:"varint,5,rep,packed,name=first,proto3" json:"first,omitempty"` // ranges of pending partitions; none for SPLIT and MERGE
+	First         []uint32               `protobuf:"varint,5,rep,packed,name=first,proto3" json:"first,omitempty"` // ranges of pending partitions; none for other kinds
 	Count         []uint32               `protobuf:"varint,6,rep,packed,name=count,proto3" json:"count,omitempty"`
 	Backup        bool                   `protobuf:"varint,7,opt,name=backup,proto3" json:"backup,omitempty"` // the partitions are assigned elsewhere and get a second attempt
 	unknownFields protoimpl.UnknownFields
@@ -1488,6 +1488,7 @@ type SetImageDigest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Kind          wire.Kind              `protobuf:"varint,3,opt,name=kind,proto3,enum=sheaf.wire.v1.Kind" json:"kind,omitempty"` // partition, or reduce, which has a task of its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1536,6 +1537,13 @@ func (x *SetImageDigest) GetDigest() string {
 	return ""
 }
 
+func (x *SetImageDigest) GetKind() wire.Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return wire.Kind(0)
+}
+
 // NodePrepareFailed marks a run on a node: what the run has there is released
 // at no cost, and placed elsewhere or later.
 type NodePrepareFailed struct {
@@ -1544,7 +1552,8 @@ type NodePrepareFailed struct {
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Session       uint64                 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
 	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	Invalid       bool                   `protobuf:"varint,5,opt,name=invalid,proto3" json:"invalid,omitempty"` // trying again cannot help anywhere: the run fails
+	Invalid       bool                   `protobuf:"varint,5,opt,name=invalid,proto3" json:"invalid,omitempty"`                   // trying again cannot help anywhere: the run fails
+	Kind          wire.Kind              `protobuf:"varint,6,opt,name=kind,proto3,enum=sheaf.wire.v1.Kind" json:"kind,omitempty"` // partition, or reduce
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1612,6 +1621,13 @@ func (x *NodePrepareFailed) GetInvalid() bool {
 		return x.Invalid
 	}
 	return false
+}
+
+func (x *NodePrepareFailed) GetKind() wire.Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return wire.Kind(0)
 }
 
 // AdvanceTime moves cluster time and ends runs whose deadline passed.
@@ -2905,16 +2921,18 @@ const file_command_proto_rawDesc = "" +
 	"\x04note\x18\x03 \x01(\bR\x04note\"H\n" +
 	"\n" +
 	"SealResult\x12:\n" +
-	"\arequest\x18\x01 \x01(\v2 .sheaf.wire.v1.SealResultRequestR\arequest\":\n" +
+	"\arequest\x18\x01 \x01(\v2 .sheaf.wire.v1.SealResultRequestR\arequest\"c\n" +
 	"\x0eSetImageDigest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\"\x83\x01\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12'\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x13.sheaf.wire.v1.KindR\x04kind\"\xac\x01\n" +
 	"\x11NodePrepareFailed\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
 	"\asession\x18\x03 \x01(\x04R\asession\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x18\n" +
-	"\ainvalid\x18\x05 \x01(\bR\ainvalid\"\r\n" +
+	"\ainvalid\x18\x05 \x01(\bR\ainvalid\x12'\n" +
+	"\x04kind\x18\x06 \x01(\x0e2\x13.sheaf.wire.v1.KindR\x04kind\"\r\n" +
 	"\vAdvanceTime\"1\n" +
 	"\tDeleteRun\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
@@ -3109,20 +3127,22 @@ var file_command_proto_depIdxs = []int32{
 	0,  // 34: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
 	42, // 35: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
 	43, // 36: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	1,  // 37: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
-	26, // 38: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
-	34, // 39: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
-	35, // 40: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
-	36, // 41: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
-	42, // 42: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
-	30, // 43: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
-	31, // 44: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
-	37, // 45: sheaf.fsm.v1.AdoptOutputs.sources:type_name -> sheaf.fsm.v1.AdoptOutputs.Source
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	40, // 37: sheaf.fsm.v1.SetImageDigest.kind:type_name -> sheaf.wire.v1.Kind
+	40, // 38: sheaf.fsm.v1.NodePrepareFailed.kind:type_name -> sheaf.wire.v1.Kind
+	1,  // 39: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
+	26, // 40: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
+	34, // 41: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
+	35, // 42: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
+	36, // 43: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
+	42, // 44: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
+	30, // 45: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
+	31, // 46: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
+	37, // 47: sheaf.fsm.v1.AdoptOutputs.sources:type_name -> sheaf.fsm.v1.AdoptOutputs.Source
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }

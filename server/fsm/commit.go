@@ -68,10 +68,12 @@ func (s *step) commit(x *wire.Results) *wire.Answers {
 		v := wire.Verdict_VERDICT_SUPERSEDED
 		switch {
 		case b.r == nil:
+		case x.Kind == wire.Kind_KIND_PARTITION && b.r.IsReduce(int(x.Partition[i])):
+			v = s.endOne(b, wire.Kind_KIND_REDUCE, i) // by a client that has its record, and no longer the run's job
 		case x.Kind == wire.Kind_KIND_PARTITION:
 			v = s.commitOne(b, i)
 		default:
-			v = s.endOne(b, i)
+			v = s.endOne(b, x.Kind, i)
 		}
 		a.Verdict[i] = byte(v)
 	}
@@ -166,16 +168,16 @@ func over(r *state.RunTxn) wire.Verdict {
 	return wire.Verdict_VERDICT_SUPERSEDED
 }
 
-// endOne is the verdict on the result of a split or merge. Both succeed by
-// their seal alone, which comes before the result.
-func (s *step) endOne(b *batch, i int) wire.Verdict {
+// endOne is the verdict on the result of a split, merge or reduce. The first two succeed by
+// their seal alone, which comes before the result; a reduce by its result, like a partition.
+func (s *step) endOne(b *batch, kind wire.Kind, i int) wire.Verdict {
 	r, attempt := b.r, b.Attempt[i]
-	e := execOf(r.Run, b.Kind)
+	e := execOf(r.Run, kind)
 	outcome := sheaf.Outcome(b.Outcome[i])
 	switch {
 	case e.Done && e.Attempt == attempt:
 		return wire.Verdict_VERDICT_ALREADY
-	case r.Status == sheaf.RunCancelled:
+	case r.Status == sheaf.RunCancelled || kind == wire.Kind_KIND_REDUCE && r.Masked():
 		return wire.Verdict_VERDICT_CANCELLED
 	case !e.Active && e.Attempt == attempt && outcome == sheaf.OutcomeFailed:
 		return wire.Verdict_VERDICT_RECORDED
@@ -184,13 +186,23 @@ func (s *step) endOne(b *batch, i int) wire.Verdict {
 	case !b.fresh:
 		return wire.Verdict_VERDICT_RESEND
 	}
+	if kind == wire.Kind_KIND_REDUCE && (outcome == sheaf.OutcomeSucceeded || outcome == sheaf.OutcomeFailed && onExit(r.Job, b.failed(i)) == sheaf.ActionIgnore) {
+		s.commitReduce(b, i)
+		return wire.Verdict_VERDICT_COMMITTED
+	}
 	switch outcome {
 	case sheaf.OutcomeLost:
-		s.endExec(r, b.Kind, lost{"of " + b.text(i, "its client knew it no more")})
+		s.endExec(r, kind, lost{"of " + b.text(i, "its client knew it no more")})
 	case sheaf.OutcomeSucceeded:
-		s.endExec(r, b.Kind, &failed{kind: sheaf.FailDriver, exitCode: -1, message: "it ended without sealing what it made"})
+		s.endExec(r, kind, &failed{kind: sheaf.FailDriver, exitCode: -1, message: "it ended without sealing what it made"})
 	default:
-		s.endExec(r, b.Kind, b.failed(i))
+		f := b.failed(i)
+		if kind == wire.Kind_KIND_REDUCE && f.kind == sheaf.FailPrepare {
+			s.endExec(r, kind, freed{})
+			s.markPrepare(r, b.node, f.message, false)
+			break
+		}
+		s.endExec(r, kind, f)
 	}
 	return wire.Verdict_VERDICT_RECORDED
 }

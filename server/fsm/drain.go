@@ -116,6 +116,10 @@ func (s *step) moveOutputs(c *MoveOutputs) error {
 	}
 	t := r.Table()
 	for i, first := range o.First {
+		if e := r.Reduce; r.IsReduce(int(first)+int(o.Count[i])-1) && e.Done && e.Attempt == o.Attempt[i] && e.Node == from.Number {
+			r.Change().Reduce.Node = to.Number
+			s.reply.Moved++
+		}
 		end := min(int(first)+int(o.Count[i]), t.Len())
 		for p := int(first); p < end; p++ {
 			row := t.Row(p)
@@ -136,6 +140,10 @@ func (s *step) noteLost(r *state.RunTxn, o *wire.Executions) {
 	}
 	var lost sheaf.Ranges
 	for i, first := range o.First {
+		if e := r.Reduce; r.IsReduce(int(first)+int(o.Count[i])-1) && e.Done && e.Attempt == o.Attempt[i] && !e.Lost {
+			r.Change().Reduce.Lost = true
+			s.reply.Lost++
+		}
 		end := min(int(first)+int(o.Count[i]), r.Partitions.Len())
 		for p := int(first); p < end; p++ {
 			if row := r.Partitions.Row(p); row.State == sheaf.PartitionSucceeded && row.Attempt == o.Attempt[i] && !r.Lost.Contains(p) {
@@ -147,6 +155,6 @@ func (s *step) noteLost(r *state.RunTxn, o *wire.Executions) {
 		return
 	}
 	all := r.Lost.Union(lost)
-	s.reply.Lost = all.Len() - r.Lost.Len()
+	s.reply.Lost += all.Len() - r.Lost.Len()
 	r.Change().Lost = all[:min(len(all), state.MaxLost)]
 }

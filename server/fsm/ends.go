@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
@@ -9,8 +10,8 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// MaxLosses is how many losses within a generation fail a partition, a split
-// or a merge: what takes its node down every time must not go round for ever.
+// MaxLosses is how many losses within a generation fail a partition, a split,
+// a merge or a reduce: what takes its node down every time must not go round for ever.
 const MaxLosses = 5
 
 // ending is how an attempt ends without a commit: freed, lost or failed.
@@ -151,20 +152,29 @@ func (s *step) notBefore(retry sheaf.Retry, failures uint32) int64 {
 	return s.TimeMs() + delay.Milliseconds()
 }
 
-// execOf is a run's split or merge.
+// wholes are the kinds of executions that are for a run as a whole.
+var wholes = [...]wire.Kind{wire.Kind_KIND_SPLIT, wire.Kind_KIND_MERGE, wire.Kind_KIND_REDUCE}
+
+// execOf is a run's split, merge or reduce.
 func execOf(r *state.Run, k wire.Kind) state.Exec {
-	if k == wire.Kind_KIND_SPLIT {
+	switch k {
+	case wire.Kind_KIND_SPLIT:
 		return r.Split
+	case wire.Kind_KIND_REDUCE:
+		return r.Reduce.Exec
 	}
 	return r.Merge
 }
 
-// endExec ends the valid execution of a run's split or merge without a seal.
+// endExec ends the valid execution of a run's split, merge or reduce without a seal or commit.
 func (s *step) endExec(r *state.RunTxn, k wire.Kind, how ending) {
 	row := r.Change()
 	e, name := &row.Split, "splitting"
-	if k == wire.Kind_KIND_MERGE {
+	switch k {
+	case wire.Kind_KIND_MERGE:
 		e, name = &row.Merge, "merging"
+	case wire.Kind_KIND_REDUCE:
+		e, name = &row.Reduce.Exec, "reduce "+strconv.Quote(r.Job.Reduce.Name)
 	}
 	switch how := how.(type) {
 	case freed:
@@ -178,7 +188,12 @@ func (s *step) endExec(r *state.RunTxn, k wire.Kind, how ending) {
 	case *failed:
 		e.Active = false
 		e.Failures++
-		if finalFailure(k, how.kind) || int(e.Failures) >= r.Job.Retry.Attempts {
+		policy := ""
+		if k == wire.Kind_KIND_REDUCE {
+			noteTry(&row.Reduce, how)
+			policy = onExit(r.Job, how)
+		}
+		if finalFailure(k, how.kind) || policy == sheaf.ActionFailPartition || policy == sheaf.ActionFailJob || int(e.Failures) >= r.Job.Retry.Attempts {
 			s.failWhole(r, k, name+" failed: "+explain(how.message, how.stderr))
 			return
 		}
@@ -187,15 +202,21 @@ func (s *step) endExec(r *state.RunTxn, k wire.Kind, how ending) {
 }
 
 // finalFailure reports whether trying a split or merge again cannot help: the
-// inputs are not as the job says, or outputs are in conflict.
+// inputs are not as the job says, or outputs are in conflict. What a reduce cannot stage is tried
+// again like a partition's.
 func finalFailure(k wire.Kind, f sheaf.FailureKind) bool {
 	return k == wire.Kind_KIND_SPLIT && f == sheaf.FailStage || k == wire.Kind_KIND_MERGE && f == sheaf.FailOutput
 }
 
-// failWhole fails a run whose split or merge cannot be had.
+// failWhole fails a run whose split, merge or reduce cannot be had.
 func (s *step) failWhole(r *state.RunTxn, k wire.Kind, why string) {
 	if k == wire.Kind_KIND_SPLIT {
 		s.stop(r, state.StopSplit, why)
+		return
+	}
+	if k == wire.Kind_KIND_REDUCE { // what the partitions made is merged all the same
+		r.Change().Reduce.Error = why
+		s.gather(r)
 		return
 	}
 	if cause := r.Error; cause != "" {

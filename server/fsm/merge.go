@@ -102,7 +102,9 @@ func (s *step) invalidateOutput(c *InvalidateOutput) error {
 		return refuse(sheaf.Conflict, "the result of run %s is sealed, and is being published", o.Run)
 	}
 	t := r.Table()
+	remake := false
 	for i, first := range o.First {
+		remake = remake || r.IsReduce(int(first)+int(o.Count[i])-1) && r.Reduce.Done && r.Reduce.Attempt == o.Attempt[i] && r.Status == sheaf.RunMerging
 		end := min(int(first)+int(o.Count[i]), t.Len())
 		for p := int(first); p < end; p++ {
 			row := t.Row(p)
@@ -118,11 +120,14 @@ func (s *step) invalidateOutput(c *InvalidateOutput) error {
 			}
 		}
 	}
-	if s.reply.Partitions > 0 && r.Status == sheaf.RunMerging {
+	switch {
+	case s.reply.Partitions > 0 && (r.Status == sheaf.RunMerging || r.Status == sheaf.RunReducing):
 		row := r.Change()
 		row.Status = sheaf.RunRunning
-		row.Merge = state.Exec{Fence: row.Merge.Fence}
+		row.Merge, row.Reduce = state.Exec{Fence: row.Merge.Fence}, row.Reduce.Again()
 		s.settle(r)
+	case remake:
+		s.regather(r)
 	}
 	return nil
 }

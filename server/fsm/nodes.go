@@ -71,7 +71,7 @@ func (s *step) sameName(n *state.Node) *state.Node {
 func (s *step) holdsWork(node uint32) bool {
 	for _, id := range s.LiveRuns() {
 		r := s.Peek(id)
-		if r.Split.Active && r.Split.Node == node || r.Merge.Active && r.Merge.Node == node {
+		if r.Split.Active && r.Split.Node == node || r.Merge.Active && r.Merge.Node == node || r.Reduce.Active && r.Reduce.Node == node {
 			return true
 		}
 		if r.Partitions == nil || r.Masked() {
@@ -122,7 +122,7 @@ func (s *step) nodeLost(c *NodeLost) error {
 	how := lost{"node " + string(n.ID) + " was lost"}
 	for _, id := range s.LiveRuns() {
 		before := s.Peek(id)
-		for _, k := range [...]wire.Kind{wire.Kind_KIND_SPLIT, wire.Kind_KIND_MERGE} {
+		for _, k := range wholes {
 			if e := execOf(before, k); e.Active && e.Node == n.Number {
 				s.endExec(s.Run(id), k, how)
 			}

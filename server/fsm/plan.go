@@ -36,6 +36,8 @@ func (s *step) place(p *Placement) Placed {
 		placed = s.placeSplit(r, n)
 	case p.Kind == wire.Kind_KIND_MERGE:
 		placed = s.placeMerge(r, n)
+	case p.Kind == wire.Kind_KIND_REDUCE:
+		placed = s.placeReduce(r, n)
 	case p.Backup:
 		placed = s.placeBackups(r, n, p)
 	default:
@@ -67,10 +69,12 @@ func (s *step) unplaceable(r *state.RunTxn, n *state.Node, p *Placement) string 
 	case len(p.First) != len(p.Count):
 		return "the ranges are malformed"
 	}
-	if p.Kind == wire.Kind_KIND_PARTITION {
+	if p.Kind == wire.Kind_KIND_PARTITION || p.Kind == wire.Kind_KIND_REDUCE {
 		if why, blocked := r.PrepareBlocked(n.Number, s.TimeMs()); blocked {
 			return why
 		}
+	}
+	if p.Kind == wire.Kind_KIND_PARTITION {
 		if r.Partitions == nil || r.Masked() {
 			return "the run has no partitions to place"
 		}

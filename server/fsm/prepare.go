@@ -21,8 +21,12 @@ func (s *step) nodePrepareFailed(c *NodePrepareFailed) error {
 		return refuse(sheaf.NotFound, "there is no node %s", c.Node)
 	case n.Session != c.Session:
 		return refuse(sheaf.Conflict, "session %d of node %s is over", c.Session, c.Node)
-	case r.Status.Terminal():
+	case r.Status.Terminal() || (c.Kind == wire.Kind_KIND_REDUCE) != (r.Status == sheaf.RunReducing):
 		return nil
+	}
+	if r.Status == sheaf.RunReducing && r.Reduce.Active && r.Reduce.Node == n.Number {
+		s.reply.Ended = []*wire.Executions{state.One(r.Run, wire.Kind_KIND_REDUCE, r.Reduce.Attempt)}
+		s.endExec(r, wire.Kind_KIND_REDUCE, freed{})
 	}
 	if e := s.endPartitionsOn(r.ID, n, freed{}); e != nil {
 		s.reply.Ended = []*wire.Executions{e}
@@ -40,7 +44,7 @@ func (s *step) markPrepare(r *state.RunTxn, n *state.Node, why string, invalid b
 		return
 	}
 	if invalid {
-		s.stop(r, state.StopPrepare, "it cannot be made ready: "+why)
+		s.unpreparable(r, ": "+why)
 		return
 	}
 	at, have := slices.BinarySearchFunc(r.Prepare, n.Number, func(m state.PrepareMark, number uint32) int {
@@ -59,7 +63,7 @@ func (s *step) markPrepare(r *state.RunTxn, n *state.Node, why string, invalid b
 	m.NotBeforeMs = s.notBefore(r.Job.Retry, m.Tries)
 	m.Exhausted = int(m.Tries) >= r.Job.Retry.Attempts
 	r.Change().Prepare = marks
-	if r.Nodes != nil {
+	if r.Nodes != nil && r.Status != sheaf.RunReducing {
 		if m.Exhausted {
 			s.failBound(r, n, sheaf.FailPrepare, "it cannot be made ready on its node "+string(n.ID)+": "+why)
 			s.settle(r)
@@ -67,7 +71,7 @@ func (s *step) markPrepare(r *state.RunTxn, n *state.Node, why string, invalid b
 		return
 	}
 	if m.Exhausted && !s.preparable(r) {
-		s.stop(r, state.StopPrepare, "it cannot be made ready on any node: "+why)
+		s.unpreparable(r, " on any node: "+why)
 	}
 }
 
@@ -79,7 +83,7 @@ func (s *step) preparable(r *state.RunTxn) bool {
 	}
 	return slices.ContainsFunc(s.Nodes(), func(n *state.Node) bool {
 		return n.Status == sheaf.NodeReady && n.Eligible && !exhausted[n.Number] &&
-			slices.ContainsFunc(n.Drivers, func(d sheaf.NodeDriver) bool { return d.Name == r.Job.Task.Driver && d.Healthy })
+			slices.ContainsFunc(n.Drivers, func(d sheaf.NodeDriver) bool { return d.Name == taskOf(r.Run).Driver && d.Healthy })
 	})
 }
 

@@ -43,7 +43,7 @@ func (s *step) endNamed(e *wire.Executions, n *state.Node, how ending) {
 		if e.Kind != wire.Kind_KIND_PARTITION {
 			if execOf(r.Run, e.Kind).Valid(e.Attempt[i], n.Number) {
 				s.endExec(r, e.Kind, how)
-				state.AppendExecution(ended, 0, e.Attempt[i])
+				state.AppendExecution(ended, int(first), e.Attempt[i])
 			}
 			continue
 		}

@@ -20,8 +20,8 @@ func (s *step) retryRun(c *RetryRun) error {
 	switch {
 	case r == nil:
 		return s.noRun(c.Run)
-	case r.Status == sheaf.RunMerging:
-		return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + c.Run + " is merging its outputs", Hint: "wait until it is over, then retry"}
+	case r.Status == sheaf.RunMerging || r.Status == sheaf.RunReducing:
+		return &sheaf.Error{Class: sheaf.Conflict, Msg: "run " + c.Run + " is " + string(r.Status) + " its outputs", Hint: "wait until it is over, then retry"}
 	}
 	for _, id := range r.Reads {
 		if s.Peek(id) == nil {
@@ -53,11 +53,15 @@ func (s *step) retryRun(c *RetryRun) error {
 		}
 		s.reply.Partitions = before.Failed + before.Cancelled - s.leftAfter(r, wanted, over)
 	}
-	remerge := false
+	remerge, reduced := false, r.Reduce
 	if s.reply.Partitions == 0 {
-		remerge = c.Which == RetryRun_WHICH_FAILED && r.Status.Terminal() && r.Status != sheaf.RunSucceeded && r.HasOutputs() && (!r.Result.Sealed || r.Job.Publish != nil && !r.Result.Published)
+		remerge = c.Which == RetryRun_WHICH_FAILED && r.Status.Terminal() && r.Status != sheaf.RunSucceeded && r.HasOutputs() && (!r.Result.Sealed || r.Reduce.Error != "" || r.Job.Publish != nil && !r.Result.Published) ||
+			c.Which == RetryRun_WHICH_LOST && r.Status.Terminal() && s.reduceLost(r)
 		if !remerge {
 			return nothingAgain(r, c)
+		}
+		if s.reduceLost(r) {
+			reduced = reduced.Again()
 		}
 	}
 	row := s.begin(r)
@@ -72,7 +76,10 @@ func (s *step) retryRun(c *RetryRun) error {
 	}
 	row.Status = sheaf.RunRunning
 	if remerge {
-		row.Status = sheaf.RunMerging
+		if reduced.Done {
+			row.Reduce = reduced
+		}
+		s.gather(r)
 	}
 	s.reply.Status = row.Status
 	return nil
@@ -208,6 +215,6 @@ func (s *step) begin(r *state.RunTxn) *state.Run {
 	row.Stop, row.Error, row.EndedMs, row.DeadlineMs = state.StopNone, "", 0, 0
 	row.Prepare, row.Lost = nil, nil
 	row.Result = state.Result{Published: row.Result.Published}
-	row.Merge = state.Exec{Fence: row.Merge.Fence}
+	row.Merge, row.Reduce = state.Exec{Fence: row.Merge.Fence}, row.Reduce.Again()
 	return row
 }

@@ -113,7 +113,7 @@ func (a *adoption) adopt(source *state.Run, first, count, madeAs uint32) {
 	end()
 }
 
-// giveUp has an output made again: here, whoever made it before. Merges that go on elsewhere
+// giveUp has an output made again: here, whoever made it before. Merges and reduces that go on elsewhere
 // of what was made here begin again: they may have read what is gone. One whose result is sealed goes on.
 func (s *step) giveUp(r *state.RunTxn, i int, row table.Row) {
 	r.Table().Set(i, uncommitted(row))
@@ -126,9 +126,8 @@ func (s *step) giveUp(r *state.RunTxn, i int, row table.Row) {
 	}
 	s.gaveUp = r
 	for _, id := range s.LiveRuns() {
-		if x := s.Peek(id); x.Status == sheaf.RunMerging && !x.Result.Publishing && slices.Contains(x.Reuse.Makers, r.ID) {
-			row := s.Run(id).Change()
-			row.Merge = state.Exec{Fence: row.Merge.Fence}
+		if x := s.Peek(id); (x.Status == sheaf.RunMerging || x.Status == sheaf.RunReducing) && !x.Result.Publishing && slices.Contains(x.Reuse.Makers, r.ID) {
+			s.regather(s.Run(id))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/server/state/table"
 	"github.com/sheaf-run/agent/sheaf"
@@ -135,12 +136,23 @@ func (s *step) setImageDigest(c *SetImageDigest) error {
 		return s.noRun(c.Run)
 	case c.Digest == "":
 		return refuse(sheaf.Invalid, "the digest is empty")
-	case r.Image == "":
-		r.Change().Image = c.Digest
 	}
-	s.reply.Digest = r.Image
-	if r.Image != c.Digest {
-		return refuse(sheaf.Conflict, "run %s uses %s, and %s was resolved", c.Run, r.Image, c.Digest)
+	is := r.Image
+	if c.Kind == wire.Kind_KIND_REDUCE {
+		is = r.Reduce.Image
+	}
+	switch {
+	case is != "":
+	case c.Kind == wire.Kind_KIND_REDUCE:
+		r.Change().Reduce.Image = c.Digest
+		is = c.Digest
+	default:
+		r.Change().Image = c.Digest
+		is = c.Digest
+	}
+	s.reply.Digest = is
+	if is != c.Digest {
+		return refuse(sheaf.Conflict, "run %s uses %s, and %s was resolved", c.Run, is, c.Digest)
 	}
 	return nil
 }
@@ -159,7 +171,7 @@ func (s *step) stop(r *state.RunTxn, reason state.StopReason, why string) {
 	}
 	row.Error = why
 	s.dropBackups(r)
-	if r.Partitions == nil || r.Status == sheaf.RunMerging {
+	if r.Partitions == nil || r.Status == sheaf.RunMerging || r.Status == sheaf.RunReducing {
 		s.finish(r, sheaf.RunFailed, why)
 		return
 	}
@@ -175,9 +187,7 @@ func (s *step) settle(r *state.RunTxn) {
 		return
 	}
 	if r.HasOutputs() {
-		row := r.Change()
-		row.Status = sheaf.RunMerging
-		row.Merge = state.Exec{Fence: row.Merge.Fence}
+		s.gather(r)
 		return
 	}
 	s.conclude(r)
@@ -191,6 +201,8 @@ func (s *step) conclude(r *state.RunTxn) {
 		s.finish(r, sheaf.RunFailed, r.Error)
 	case c.Failed+c.Cancelled > r.Job.Failure.Tolerate.Of(c.Total):
 		s.finish(r, sheaf.RunFailed, rootCause(r))
+	case r.Reduce.Error != "":
+		s.finish(r, sheaf.RunFailed, r.Reduce.Error)
 	default:
 		s.finish(r, sheaf.RunSucceeded, "")
 	}
@@ -203,6 +215,7 @@ func (s *step) finish(r *state.RunTxn, status sheaf.RunStatus, why string) {
 	row.Result.Publishing = false
 	row.Split.Drop()
 	row.Merge.Drop()
+	row.Reduce.Drop()
 	s.dropBackups(r)
 	s.letGo(r)
 }

@@ -197,6 +197,9 @@ func (s *script) show(id string) string {
 	if n := snap.Unreached(r); n > 0 {
 		fmt.Fprintf(&b, "unreached: %d\n", n)
 	}
+	if e := r.Reduce; e.Fence > 0 {
+		fmt.Fprintf(&b, "    reduce: attempt %d of %d, valid %v, done %v, failures %d, losses %d %s\n", e.Attempt, e.Fence, e.Active, e.Done, e.Failures, e.Losses, e.Error)
+	}
 	return b.String()
 }
 
@@ -246,6 +249,8 @@ func jobJSON(t *testing.T, options []string) []byte {
 			job["task"].(map[string]any)["env"] = map[string]any{"E": v}
 		case "reuse":
 			job[k] = true
+		case "reduce":
+			job[k] = map[string]any{"name": "sum", "task": map[string]any{"name": "s", "driver": "mock"}, "outputs": []any{map[string]any{"name": "p", "path": "/p"}}}
 		case "held", "rerun": // of the command, not of the job
 		case "exit":
 			code, action, _ := strings.Cut(v, ":")
@@ -326,6 +331,8 @@ func executions(run string, items []string) []*wire.Executions {
 			kind = wire.Kind_KIND_SPLIT
 		case "merge":
 			kind = wire.Kind_KIND_MERGE
+		case "reduce":
+			kind = wire.Kind_KIND_REDUCE
 		default:
 			at = int(number(p))
 		}

@@ -132,9 +132,9 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 		return &fsm.Command{Body: &fsm.Command_SetNodeEligibility{SetNodeEligibility: &fsm.SetNodeEligibility{Node: arg(1), Eligible: arg(2) == "true"}}}
 	case "job":
 		return &fsm.Command{Body: &fsm.Command_RegisterJob{RegisterJob: &fsm.RegisterJob{Run: arg(1), JobJson: jobJSON(s.t, f[2:]), Held: slices.Contains(f, "held"), Rerun: slices.Contains(f, "rerun")}}}
-	case "place", "split", "merge":
+	case "place", "split", "merge", "reduce":
 		p := &fsm.Placement{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), Backup: arg(4) == "backup"}
-		p.Kind = map[string]wire.Kind{"place": wire.Kind_KIND_PARTITION, "split": wire.Kind_KIND_SPLIT, "merge": wire.Kind_KIND_MERGE}[f[0]]
+		p.Kind = map[string]wire.Kind{"place": wire.Kind_KIND_PARTITION, "split": wire.Kind_KIND_SPLIT, "merge": wire.Kind_KIND_MERGE, "reduce": wire.Kind_KIND_REDUCE}[f[0]]
 		if f[0] == "place" {
 			p.First, p.Count = ranges(s.t, arg(3))
 		}
@@ -299,7 +299,7 @@ func (s *script) results(f []string) *wire.Results {
 	}
 	for _, item := range f[2:] {
 		if k, ok := strings.CutPrefix(item, "kind="); ok {
-			x.Kind = map[string]wire.Kind{"split": wire.Kind_KIND_SPLIT, "merge": wire.Kind_KIND_MERGE}[k]
+			x.Kind = map[string]wire.Kind{"split": wire.Kind_KIND_SPLIT, "merge": wire.Kind_KIND_MERGE, "reduce": wire.Kind_KIND_REDUCE}[k]
 			continue
 		}
 		name, outcome, _ := strings.Cut(item, "=")

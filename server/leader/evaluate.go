@@ -106,6 +106,11 @@ func (t *Term) request(snap *state.Snapshot, r *state.Run, need state.Need, nowM
 		if snap.Unreached(r) > 0 && !r.Result.Publishing {
 			return req, kind, false // keepOutputs decides: the node comes back, or they are made again
 		}
+	case need.Reduce:
+		req.Job, req.Kind, kind = r.Job.Reducing(), scheduler.Reduce, wire.Kind_KIND_REDUCE
+		if snap.Unreached(r) > 0 {
+			return req, kind, false // as for a merge
+		}
 	case need.Ready > 0:
 		most := room(snap, r)
 		if most == 0 {
@@ -119,7 +124,7 @@ func (t *Term) request(snap *state.Snapshot, r *state.Run, need state.Need, nowM
 	default:
 		return req, kind, false
 	}
-	req.Nodes = t.nodes(snap, r.Job, r, nowMs)
+	req.Nodes = t.nodes(snap, req.Job, r, nowMs)
 	return req, kind, true
 }
 

@@ -28,9 +28,21 @@ func (t *Term) Obstacles(job *sheaf.Job) scheduler.Explanation {
 	if job.Split != nil {
 		kind = scheduler.Split
 	}
-	return scheduler.Schedule(scheduler.Request{
+	first := scheduler.Schedule(scheduler.Request{
 		Job: job, Kind: kind, Ready: sheaf.Ranges{{First: 0, Last: 0}}, Nodes: t.nodes(snap, job, nil, t.clock.nowMs()),
 	}).Explanation
+	if job.Reduce == nil || !first.Placeable() {
+		return first
+	}
+	after := job.Reducing()
+	last := scheduler.Schedule(scheduler.Request{Job: after, Kind: scheduler.Reduce, Nodes: t.nodes(snap, after, nil, t.clock.nowMs())}).Explanation
+	if last.Placeable() {
+		return first
+	}
+	for i := range last.Reasons {
+		last.Reasons[i].Text = "for the reduce: " + last.Reasons[i].Text
+	}
+	return last
 }
 
 // Explain is how the nodes look to a run now, and what it waits for, in words;
@@ -48,9 +60,9 @@ func (t *Term) Explain(snap *state.Snapshot, r *state.Run) (scheduler.Explanatio
 	if need.NextMs > now {
 		waits = append(waits, fmt.Sprintf("some of it waits %v before it is tried again", t.clock.until(need.NextMs).Round(time.Second)))
 	}
-	if r.Status == sheaf.RunMerging && !r.Merge.Active {
+	if r.Status == sheaf.RunMerging && !r.Merge.Active || r.Status == sheaf.RunReducing && !r.Reduce.Active {
 		if n := snap.Unreached(r); n > 0 && !r.Result.Publishing {
-			waits = append(waits, fmt.Sprintf("%d outputs lie on nodes that are down: the merge waits for them to come back, and after %v they are made again", n, t.OutputsGrace))
+			waits = append(waits, fmt.Sprintf("%d outputs lie on nodes that are down: what reads them waits for them to come back, and after %v they are made again", n, t.OutputsGrace))
 		}
 	}
 	if b := bound(snap, r); b > 0 && need.Ready > 0 && r.UnderWay() >= b {

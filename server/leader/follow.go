@@ -147,7 +147,7 @@ func (t *Term) look(r *state.Run) {
 	if r.Masked() || r.Backups > 0 {
 		t.hub.CheckKills()
 	}
-	if r.Status == sheaf.RunMerging {
+	if r.Status == sheaf.RunMerging || r.Status == sheaf.RunReducing {
 		poke(t.outputs)
 	}
 	if r.Reuse.Waits {
@@ -156,7 +156,7 @@ func (t *Term) look(r *state.Run) {
 	t.noteDeadline(r)
 	need := r.Need(t.clock.nowMs())
 	share := shareOf(r)
-	if need.Split || need.Merge || need.Ready > 0 {
+	if need.Split || need.Merge || need.Reduce || need.Ready > 0 {
 		t.broker.Enqueue(r.ID, share)
 	} else if need.NextMs > 0 {
 		t.broker.EnqueueAfter(r.ID, share, t.clock.until(need.NextMs))

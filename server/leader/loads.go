@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// otherWork is what a split or merge counts against a node's load.
+	// otherWork is what a split, merge or reduce counts against a node's load.
 	otherWork = 0.25
 	// loadsRest is how many times as long as it took to go through all live runs the outcome is used:
 	// a tenth of an evaluator's time goes into it at most, however many runs there are.
@@ -63,7 +63,7 @@ func (l *loads) add(n *state.Node, job *sheaf.Job, e *wire.Executions) {
 func countLoads(snap *state.Snapshot, list []scheduler.Node, index map[uint32]int) map[uint32]float64 {
 	byNode := make(map[uint32]float64, len(list))
 	for r := range snap.LiveRuns() {
-		for _, e := range []state.Exec{r.Split, r.Merge} {
+		for _, e := range []state.Exec{r.Split, r.Merge, r.Reduce.Exec} {
 			if e.Active {
 				byNode[e.Node] += otherWork
 			}

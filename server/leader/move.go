@@ -96,6 +96,9 @@ func (t *Term) batch(snap *state.Snapshot, n *state.Node, taken map[sheaf.RunID]
 			}
 			return len(f.Digest) < 32*moveAtOnce
 		}
+		if e := r.Reduce; e.Done && e.Node == n.Number && !e.Lost {
+			add(r.Partitions.Len(), table.Row{Attempt: e.Attempt, Output: e.Output})
+		}
 		if r.Partitions != nil {
 			for p, row := range r.Partitions.Held(sheaf.PartitionSucceeded, n.Number) {
 				if !add(p, row) {

@@ -2,11 +2,13 @@ package leader
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/server/state/table"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -179,7 +181,7 @@ func (t *Term) remake(ctx context.Context) (next time.Duration, err error) {
 	snap := t.Store.Snapshot()
 	now := t.clock.nowMs()
 	for r := range snap.LiveRuns() {
-		if r.Status != sheaf.RunMerging || r.Merge.Done || r.Result.Publishing || r.Partitions == nil {
+		if r.Status != sheaf.RunMerging && r.Status != sheaf.RunReducing || r.Merge.Done || r.Result.Publishing || r.Partitions == nil {
 			continue
 		}
 		err := t.remakeReused(ctx, snap, r, func(n *state.Node) bool {
@@ -192,7 +194,11 @@ func (t *Term) remake(ctx context.Context) (next time.Duration, err error) {
 		if err != nil {
 			return 0, err
 		}
-		for _, c := range r.NodeCounts() {
+		holds := r.NodeCounts()
+		if r.Reduce.Done { // in no partition's count
+			holds = append(slices.Clone(holds), table.NodeCount{Node: r.Reduce.Node, Committed: 1})
+		}
+		for _, c := range holds {
 			n := snap.NodeByNumber(c.Node)
 			if c.Committed == 0 || n != nil && n.Status != sheaf.NodeDown {
 				continue
@@ -228,6 +234,9 @@ func (t *Term) invalidate(ctx context.Context, r *state.Run, node uint32, why st
 		}
 		return err
 	}
+	if r.Reduce.Done && r.Reduce.Node == node && r.Partitions.OnNode(node).Committed == 0 {
+		state.AppendExecution(e, r.Partitions.Len(), r.Reduce.Attempt)
+	} // else it is made again with the others
 	for p, row := range r.Partitions.Held(sheaf.PartitionSucceeded, node) {
 		state.AppendExecution(e, p, row.Attempt)
 		if len(e.First) == rangesAtOnce {

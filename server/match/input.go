@@ -14,10 +14,13 @@ type Input struct {
 	What, Scheme, Host, Path string
 }
 
-// Inputs are those of a job, in order.
+// Inputs are those of a job, in order. What a reduce reads has no source: any client gets it from the others.
 func Inputs(j *sheaf.Job) []Input {
 	var in []Input
 	for _, i := range j.Inputs {
+		if i.Source == "" {
+			continue
+		}
 		in = append(in, inputOf(fmt.Sprintf("input %q", i.Name), i.Source))
 	}
 	return in

@@ -51,11 +51,11 @@ func ownReader(ctx context.Context, snap *state.Snapshot, id sheaf.NodeID) error
 	return speaksFor(ctx, snap, id)
 }
 
-// merges refuses a client that is not the one which merges a run: the list of outputs comes with a token
-// to read them all.
-func merges(ctx context.Context, reader *state.Node, r *state.Run, attempt uint32) error {
+// merges refuses a client that is not the one which merges a run, or runs its reduce: the list of outputs comes with a
+// token to read them all.
+func merges(ctx context.Context, reader *state.Node, r *state.Run, merge, reduce uint32) error {
 	caller, secured := wire.PeerOf(ctx)
-	if !secured || caller.Role == pki.Server || attempt != 0 && r.Merge.Node == reader.Number {
+	if !secured || caller.Role == pki.Server || merge != 0 && r.Merge.Node == reader.Number || reduce != 0 && r.Reduce.Node == reader.Number {
 		return nil
 	}
 	return &sheaf.Error{Class: sheaf.Denied, Field: "run", Msg: fmt.Sprintf("%s does not merge run %s", caller, r.ID)}

@@ -111,14 +111,14 @@ func (s *session) prepared(ctx context.Context, p *wire.PrepareResult) error {
 	switch {
 	case p.Error != "":
 		c.Body = &fsm.Command_NodePrepareFailed{NodePrepareFailed: &fsm.NodePrepareFailed{
-			Run: p.Run, Node: string(s.node), Session: s.number, Error: p.Error, Invalid: p.Invalid,
+			Run: p.Run, Node: string(s.node), Session: s.number, Error: p.Error, Invalid: p.Invalid, Kind: p.Kind,
 		}}
 	case p.Digest != "":
 		r := s.hub.Snapshot().Run(sheaf.RunID(p.Run))
-		if r == nil || r.Image != "" {
+		if r == nil || p.Kind == wire.Kind_KIND_PARTITION && r.Image != "" || p.Kind == wire.Kind_KIND_REDUCE && r.Reduce.Image != "" {
 			return nil
 		}
-		c.Body = &fsm.Command_SetImageDigest{SetImageDigest: &fsm.SetImageDigest{Run: p.Run, Digest: p.Digest}}
+		c.Body = &fsm.Command_SetImageDigest{SetImageDigest: &fsm.SetImageDigest{Run: p.Run, Digest: p.Digest, Kind: p.Kind}}
 	default:
 		return nil
 	}

@@ -189,8 +189,8 @@ func (s *Service) readManifest(req *wire.ReadManifestRequest, st grpc.ServerStre
 	return nil
 }
 
-// ReadOutputs lists committed outputs in partition order. For a merge it ends
-// with ABORTED when that merge attempt is no longer the valid one.
+// ReadOutputs lists committed outputs in partition order. For a merge or a reduce it ends
+// with ABORTED when that attempt is no longer the valid one.
 func (s *Service) ReadOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStreamingServer[wire.Outputs]) error {
 	return asStatus(s.readOutputs(req, st), st.SetTrailer)
 }
@@ -210,6 +210,9 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		if req.MergeAttempt != 0 && (r.Generation != req.Generation || r.Merge.Attempt != req.MergeAttempt || !r.Merge.Active && !r.Merge.Done) {
 			return status.Errorf(codes.Aborted, "merge attempt %d of run %s is not valid any more", req.MergeAttempt, req.Run)
 		}
+		if req.ReduceAttempt != 0 && (r.Generation != req.Generation || r.Reduce.Attempt != req.ReduceAttempt || !r.Reduce.Active) {
+			return status.Errorf(codes.Aborted, "attempt %d at the reduce of run %s is not valid any more", req.ReduceAttempt, req.Run)
+		}
 		return nil
 	}
 	snap := s.store.Snapshot()
@@ -221,7 +224,7 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		return err
 	}
 	reader := snap.Node(sheaf.NodeID(req.Node))
-	if err := merges(st.Context(), reader, r, req.MergeAttempt); err != nil && !h.reads(st.Context(), snap, reader, r) {
+	if err := merges(st.Context(), reader, r, req.MergeAttempt, req.ReduceAttempt); err != nil && !h.reads(st.Context(), snap, reader, r) {
 		return err
 	}
 	if req.Result {
@@ -289,6 +292,11 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 				clear(makers)
 			}
 		}
+	}
+	if r.Reduce.Done && req.ReduceAttempt == 0 && int(req.From) <= r.Partitions.Len() { // what it made stands behind the partitions
+		out.Partition, out.Attempt = append(out.Partition, uint32(r.Partitions.Len())), append(out.Attempt, r.Reduce.Attempt)
+		out.Node, out.Digest = append(out.Node, names.of(r.Reduce.Node, out)), append(out.Digest, r.Reduce.Output[:]...)
+		out.MadeBy, out.MadeAs = append(out.MadeBy, 0), append(out.MadeAs, uint32(r.Partitions.Len()))
 	}
 	if len(out.Partition) > 0 {
 		if err := st.Send(compact(out)); err != nil {

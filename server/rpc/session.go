@@ -406,6 +406,7 @@ func (s *session) sendSpec(st stream, snap *state.Snapshot, run sheaf.RunID) err
 	s.known[run] = true
 	spec := &wire.RunSpec{
 		Run: string(run), Generation: r.Generation, JobJson: r.SpecJSON(), Partitions: uint32(r.Counts().Total), ImageDigest: r.Image, Priority: uint32(r.Priority()),
+		ReduceDigest: r.Reduce.Image,
 	}
 	if r.Manifest.Sealed {
 		spec.SplitAttempt, spec.ManifestDigest = r.Manifest.Attempt, r.Manifest.Root[:]

@@ -117,7 +117,7 @@ func refuse(r *Request, n *Node, wants *match.Requirement) (Code, string) {
 	switch {
 	case n.Refuses != "":
 		return Refusing, "takes no work at present: " + n.Refuses
-	case n.Blocked != "" && r.Kind == Partitions:
+	case n.Blocked != "" && (r.Kind == Partitions || r.Kind == Reduce):
 		return Prepare, "could not prepare the task: " + n.Blocked
 	}
 	return "", ""
@@ -146,7 +146,7 @@ func private(n *Node, in []match.Input) bool {
 // pin keeps a run with one view of its files. Once a node listed them (the
 // pin), either that node alone may work, or, where it read shared directories only, all that share.
 func pin(r *Request, kept []candidate, in []match.Input, refused *collector) []candidate {
-	if r.Kind == Merge || r.Bound != nil || !slices.ContainsFunc(in, func(x match.Input) bool { return x.Scheme == "file" }) {
+	if r.Kind == Merge || r.Kind == Reduce || r.Bound != nil || !slices.ContainsFunc(in, func(x match.Input) bool { return x.Scheme == "file" }) {
 		return kept
 	}
 	at := slices.IndexFunc(r.Nodes, func(n Node) bool { return n.ID == r.Pin })

@@ -15,6 +15,7 @@ const (
 	Partitions Kind = iota
 	Split
 	Merge
+	Reduce
 )
 
 // Node is a node as one evaluation of one run sees it.
@@ -41,7 +42,7 @@ type Retry struct {
 	Node  sheaf.NodeID
 }
 
-// Request is one run's need, at one moment.
+// Request is one run's need, at one moment. For a reduce Job is what sheaf.Job.Reducing gives.
 type Request struct {
 	Job  *sheaf.Job
 	Kind Kind
@@ -64,7 +65,7 @@ type Request struct {
 	Nodes []Node
 }
 
-// Placement puts executions on a node. Partitions is empty for Split and Merge.
+// Placement puts executions on a node. Partitions is empty for the other kinds.
 type Placement struct {
 	Node       sheaf.NodeID
 	Session    uint64
@@ -110,7 +111,7 @@ func Schedule(r Request) Plan {
 	candidates, explanation := filter(&r)
 	plan := Plan{Explanation: explanation}
 	switch r.Kind {
-	case Split, Merge:
+	case Split, Merge, Reduce:
 		if best := pick(r.Kind, candidates); best != nil {
 			plan.Placements = []Placement{{Node: best.ID, Session: best.Session}}
 		}
@@ -164,14 +165,14 @@ func bound(r *Request, candidates []candidate) (placements []Placement, left int
 	return placements, left
 }
 
-// pick chooses the node of a split or merge: a merge goes where most of the outputs
-// lie; both go where least else runs.
+// pick chooses the node of a split, merge or reduce: the last two go where most of the outputs
+// lie; all go where least else runs.
 func pick(k Kind, candidates []candidate) *candidate {
 	if len(candidates) == 0 {
 		return nil
 	}
 	best := slices.MinFunc(candidates, func(a, b candidate) int {
-		if k == Merge && a.Committed != b.Committed {
+		if k != Split && a.Committed != b.Committed {
 			return cmp.Compare(b.Committed, a.Committed)
 		}
 		return cmp.Or(cmp.Compare(a.Failed, b.Failed), cmp.Compare(b.preference, a.preference), cmp.Compare(a.Load, b.Load), cmp.Compare(a.ID, b.ID))

@@ -51,12 +51,23 @@ func (o *oracle) compare(before, after *state.Snapshot, run *state.Run) {
 		}
 		r.split.valid = nil
 		if run.Status.Terminal() {
-			r.merge.valid = nil
+			r.merge.valid, r.reduce.valid = nil, nil
 		}
 	}
 	if run.Status == sheaf.RunRunning {
 		r.merge.valid = nil // what was merging is not any more
 	}
+	if was != nil && was.Reduce.Done && !run.Reduce.Done { // what it read, or made, is given up
+		r.reduce.committed = 0
+		r.reduce.redone++
+	}
+	if was != nil && was.Reduce.Active && !run.Reduce.Active {
+		r.reduce.valid = nil
+	}
+	if run.Reduce.Done != (r.reduce.committed != 0) || run.Reduce.Done && run.Reduce.Attempt != r.reduce.committed {
+		w.fail("the reduce of %s is %+v; committed is %d", run.ID, run.Reduce, r.reduce.committed)
+	}
+	o.compareExec(run, "reduce", &r.reduce, run.Reduce.Exec)
 	o.compareExec(run, "split", &r.split, run.Split)
 	o.compareExec(run, "merge", &r.merge, run.Merge)
 	o.compareLife(was, run)
@@ -176,13 +187,19 @@ func (o *oracle) compareLife(was, run *state.Run) {
 		if len(run.Job.Outputs) > 0 && c.Succeeded+c.Reused > 0 && !run.Result.Sealed {
 			w.fail("run %s has succeeded unmerged", run.ID)
 		}
+		if run.Job.Reduce != nil && run.Result.Sealed && !run.Reduce.Done {
+			w.fail("run %s has succeeded unreduced", run.ID)
+		}
 	case sheaf.RunFailed:
 		if run.Error == "" {
 			w.fail("run %s has failed and does not say why", run.ID)
 		}
-	case sheaf.RunMerging:
+	case sheaf.RunMerging, sheaf.RunReducing:
 		if c.Pending+c.Assigned > 0 {
 			w.fail("run %s merges with %+v", run.ID, c)
+		}
+		if run.Status == sheaf.RunReducing && (run.Job.Reduce == nil || run.Reduce.Done || run.Merge.Active) {
+			w.fail("run %s is reducing with %+v and merge %+v", run.ID, run.Reduce, run.Merge)
 		}
 	}
 }
@@ -209,6 +226,14 @@ func (o *oracle) final() {
 			}
 			if row.Output != (table.Digest{}) && !c.outputs[x] && !c.wiped[x] {
 				w.fail("%v is committed on %s, which has deleted it", x, c.id)
+			}
+		}
+		if e := run.Reduce; e.Done {
+			w.out.Reduces++
+			c := w.client(snap.NodeByNumber(e.Node).ID)
+			x := execution{string(run.ID), wire.Kind_KIND_REDUCE, uint32(run.Partitions.Len()), e.Attempt}
+			if e.Output != (table.Digest{}) && (e.Output != table.Digest(nonce(x, c.id)) || !c.outputs[x] && !c.wiped[x]) {
+				w.fail("%v is committed with the output of another, or %s has deleted it", x, c.id)
 			}
 		}
 		if run.Job.Split != nil {

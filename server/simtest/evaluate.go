@@ -65,6 +65,11 @@ func (l *leader) plan(r *state.Run) []*fsm.Placement {
 			return nil
 		}
 		req.Kind, kind = scheduler.Merge, wire.Kind_KIND_MERGE
+	case need.Reduce:
+		if !l.mergeable(r) {
+			return nil
+		}
+		req.Job, req.Kind, kind = r.Job.Reducing(), scheduler.Reduce, wire.Kind_KIND_REDUCE
 	case need.Ready > 0:
 		most := maxReady
 		if bound := r.Bound(able(snap)); bound > 0 && !w.chance(4) { // otherwise the state machine is to refuse it
@@ -169,6 +174,16 @@ func (l *leader) mergeable(r *state.Run) bool {
 			state.AppendExecution(gone, i, row.Attempt)
 		}
 		l.propose(&fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: gone, Reason: "its node is gone"}}}, nil)
+	}
+	if e := r.Reduce; e.Done {
+		if n := snap.NodeByNumber(e.Node); n.Status != sheaf.NodeReady {
+			ok = false
+			if snap.TimeMs()-n.LostMs >= graceMs {
+				gone := &wire.Executions{Run: string(r.ID), Generation: r.Generation}
+				state.AppendExecution(gone, r.Partitions.Len(), e.Attempt)
+				l.propose(&fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: gone, Reason: "its node is gone"}}}, nil)
+			}
+		}
 	}
 	return ok
 }

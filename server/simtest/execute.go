@@ -93,7 +93,7 @@ func (c *client) end(x execution, r result) {
 	if len(c.running) == before {
 		return // killed meanwhile
 	}
-	if r.outcome == sheaf.OutcomeSucceeded && x.kind == wire.Kind_KIND_PARTITION {
+	if r.outcome == sheaf.OutcomeSucceeded && (x.kind == wire.Kind_KIND_PARTITION || x.kind == wire.Kind_KIND_REDUCE) {
 		c.outputs[x] = true
 	}
 	c.results = append(c.results, r)

@@ -154,7 +154,7 @@ func (w *world) unfinished() string {
 	}
 	for r := range w.snap().LiveRuns() {
 		c := r.Counts()
-		return fmt.Sprintf("run %s is %s with %d pending and %d assigned (split %+v, merge %+v)", r.ID, r.Status, c.Pending, c.Assigned, r.Split, r.Merge)
+		return fmt.Sprintf("run %s is %s with %d pending and %d assigned (split %+v, merge %+v, reduce %+v)", r.ID, r.Status, c.Pending, c.Assigned, r.Split, r.Merge, r.Reduce)
 	}
 	for _, c := range w.clients {
 		if !c.alive || c.stream == nil || !c.welcomed {

@@ -24,11 +24,11 @@ type oracle struct {
 
 // shadowRun is a run in the book.
 type shadowRun struct {
-	parts        []shadow
-	split, merge shadow
+	parts                []shadow
+	split, merge, reduce shadow
 }
 
-// shadow is a partition, a split or a merge in the book.
+// shadow is a partition, a split, a merge or a reduce in the book.
 type shadow struct {
 	fence     uint32
 	valid     []placed
@@ -61,6 +61,8 @@ func (o *oracle) shadow(run string, k wire.Kind, p uint32) *shadow {
 		return &r.split
 	case k == wire.Kind_KIND_MERGE:
 		return &r.merge
+	case k == wire.Kind_KIND_REDUCE:
+		return &r.reduce
 	case int(p) >= len(r.parts):
 		return nil
 	}
@@ -195,7 +197,7 @@ func (o *oracle) answered(x *wire.Results, a *wire.Answers, after *state.Snapsho
 				wrong = "is not committed"
 			}
 		case wire.Verdict_VERDICT_COMMITTED:
-			if at < 0 || !fresh || s.committed != 0 || x.Kind != wire.Kind_KIND_PARTITION {
+			if at < 0 || !fresh || s.committed != 0 || x.Kind != wire.Kind_KIND_PARTITION && x.Kind != wire.Kind_KIND_REDUCE {
 				wrong = "may not commit"
 				break
 			}
@@ -301,6 +303,7 @@ func (o *oracle) nodeLost(c *fsm.NodeLost, before *state.Snapshot) {
 		}
 		end(wire.Kind_KIND_SPLIT, 0, &r.split)
 		end(wire.Kind_KIND_MERGE, 0, &r.merge)
+		end(wire.Kind_KIND_REDUCE, len(r.parts), &r.reduce)
 		for p := range r.parts {
 			end(wire.Kind_KIND_PARTITION, p, &r.parts[p])
 		}

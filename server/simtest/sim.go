@@ -33,6 +33,7 @@ type Outcome struct {
 	Commands   int
 	Commits    int
 	Merges     int
+	Reduces    int
 	Crashes    int // of clients and leaders
 	Duplicates int
 	Losses     int // messages, and executions lost

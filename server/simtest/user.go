@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -78,7 +79,11 @@ func (u *user) act() {
 		u.ask(&fsm.Command{Body: &fsm.Command_SetImageDigest{SetImageDigest: &fsm.SetImageDigest{Run: r.id, Digest: fmt.Sprintf("sha256:%d", w.rng.IntN(2))}}})
 	case 14:
 		node := w.clients[w.rng.IntN(len(w.clients))]
-		u.ask(&fsm.Command{Body: &fsm.Command_NodePrepareFailed{NodePrepareFailed: &fsm.NodePrepareFailed{Run: r.id, Node: string(node.id), Session: node.session, Error: "no such image", Invalid: w.chance(8)}}})
+		c := &fsm.NodePrepareFailed{Run: r.id, Node: string(node.id), Session: node.session, Error: "no such image", Invalid: w.chance(8)}
+		if s := w.snap().Run(sheaf.RunID(r.id)); s != nil && s.Status == sheaf.RunReducing {
+			c.Kind = wire.Kind_KIND_REDUCE
+		}
+		u.ask(&fsm.Command{Body: &fsm.Command_NodePrepareFailed{NodePrepareFailed: c}})
 	case 16, 17, 18:
 		u.ask(u.adjust(r.id))
 	case 15:
@@ -188,6 +193,9 @@ func (u *user) submit() {
 	}
 	if again || !w.chance(3) {
 		job.Outputs = []sheaf.Output{{Name: "o", Path: "/o", Merge: sheaf.MergeUnion, OnConflict: sheaf.ConflictError}}
+	}
+	if len(job.Outputs) > 0 && w.fate("reduce %s", made.id)%3 == 0 {
+		job.Reduce = &sheaf.Reduce{Name: "r", Task: job.Task, Outputs: []sheaf.Output{{Name: "p", Path: "/p", Merge: sheaf.MergeUnion, OnConflict: sheaf.ConflictError}}}
 	}
 	if w.chance(4) {
 		job.Failure.StopAfter = &sheaf.Threshold{Count: 1 + w.rng.IntN(3)}

@@ -7,6 +7,7 @@ import (
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/server/state/table"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -122,6 +123,15 @@ func (c *client) merge(x execution) {
 				}
 			}
 		}
+		if e := r.Reduce; e.Done && e.Output != (table.Digest{}) {
+			holder := w.client(snap.NodeByNumber(e.Node).ID)
+			if !holder.alive || holder.cutOff {
+				return
+			}
+			if !holder.outputs[execution{x.run, wire.Kind_KIND_REDUCE, uint32(r.Partitions.Len()), e.Attempt}] {
+				state.AppendExecution(gone, r.Partitions.Len(), e.Attempt)
+			}
+		}
 		if len(gone.First) > 0 { // a node says that it lacks them
 			l.propose(&fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: gone, Reason: "gone"}}}, nil)
 			return
@@ -151,6 +161,9 @@ func ledger(snap *state.Snapshot, r *state.Run) [32]byte {
 			m, ok := snap.Origin(r, i)
 			_, _ = fmt.Fprintf(h, "%d %v %x\n", i, ok, m.Row.Output)
 		}
+	}
+	if r.Reduce.Done {
+		_, _ = fmt.Fprintf(h, "reduce %x\n", r.Reduce.Output)
 	}
 	return [32]byte(h.Sum(nil))
 }

@@ -135,7 +135,7 @@ func resultOf(mem *memdb.Txn, namespace, of string, after []*Run) (*Run, *sheaf.
 
 func hasOutput(r *Run, output string) *sheaf.Error {
 	var names []string
-	for _, o := range r.Job.Outputs {
+	for _, o := range r.Job.Results() {
 		if o.Name == output {
 			return nil
 		}

@@ -25,6 +25,7 @@ type Run struct {
 
 	Split    Exec     `json:"split"`
 	Merge    Exec     `json:"merge"`
+	Reduce   Reduce   `json:"reduce,omitzero"`
 	Manifest Manifest `json:"manifest"`
 	Image    string   `json:"image,omitempty"` // digest of the image or module, once resolved
 	Result   Result   `json:"result"`
@@ -88,7 +89,25 @@ type Adjusted struct {
 	Parallelism *int `json:"parallelism,omitempty"` // 0 is no bound
 }
 
-// Exec is the execution of a run's split or merge.
+// Reduce is the execution of a run's reduce, and what it made.
+type Reduce struct {
+	Exec
+	Image      string            `json:"image,omitempty"`   // digest of its image or module, once resolved
+	Output     table.Digest      `json:"output,omitzero"`   // of the manifest of its outputs, once it is done
+	Started    int64             `json:"started,omitempty"` // of the try that ended last, Unix ms by its client's clock
+	DurationMs uint32            `json:"duration,omitempty"`
+	CPUMs      uint32            `json:"cpu,omitempty"`
+	PeakKiB    uint32            `json:"peak,omitempty"`
+	ExitCode   int32             `json:"exit,omitempty"`
+	Failure    sheaf.FailureKind `json:"failure,omitempty"` // of that try
+	Lost       bool              `json:"lost,omitempty"`    // its node says that it lacks the output, of a run that is over
+	Error      string            `json:"error,omitempty"`   // why it cannot be had: the run fails with it once what is committed is merged
+}
+
+// Again is the reduce as it is before it begins, in this generation or the next.
+func (r Reduce) Again() Reduce { return Reduce{Exec: Exec{Fence: r.Fence}, Image: r.Image} }
+
+// Exec is the execution of a run's split, merge or reduce.
 type Exec struct {
 	Fence       uint32 `json:"fence,omitempty"`     // highest attempt ever placed
 	Active      bool   `json:"active,omitempty"`    // Attempt is valid on Node
@@ -166,7 +185,7 @@ type PrepareMark struct {
 
 // Need is what a run waits for the scheduler to place.
 type Need struct {
-	Split, Merge bool
-	Ready        int   // pending partitions that may be placed now
-	NextMs       int64 // cluster time at which more may be placed; 0 is none
+	Split, Merge, Reduce bool
+	Ready                int   // pending partitions that may be placed now
+	NextMs               int64 // cluster time at which more may be placed; 0 is none
 }

@@ -24,6 +24,8 @@ func (r *Run) Need(nowMs int64) Need {
 	case r.Held() || len(r.Waits) > 0:
 	case r.Status == sheaf.RunMerging:
 		n.Merge, n.NextMs = r.Merge.need(nowMs)
+	case r.Status == sheaf.RunReducing:
+		n.Reduce, n.NextMs = r.Reduce.need(nowMs)
 	case r.Status.Terminal() || r.Masked() || r.Reuse.Waits:
 	case r.Partitions == nil:
 		n.Split, n.NextMs = r.Split.need(nowMs)
@@ -41,13 +43,16 @@ func (e Exec) need(nowMs int64) (now bool, nextMs int64) {
 }
 
 // AssignedOn is how many executions of the run are valid on a node, the
-// split, the merge and backups included.
+// split, the merge, the reduce and backups included.
 func (s *Snapshot) AssignedOn(r *Run, node uint32) int {
 	n := 0
 	if r.Split.Active && r.Split.Node == node {
 		n++
 	}
 	if r.Merge.Active && r.Merge.Node == node {
+		n++
+	}
+	if r.Reduce.Active && r.Reduce.Node == node {
 		n++
 	}
 	if r.Partitions == nil || r.Masked() {
@@ -71,7 +76,7 @@ func (s *Snapshot) ValidOn(r *Run, node uint32) []*wire.Executions {
 	for _, x := range []struct {
 		kind wire.Kind
 		exec Exec
-	}{{wire.Kind_KIND_SPLIT, r.Split}, {wire.Kind_KIND_MERGE, r.Merge}} {
+	}{{wire.Kind_KIND_SPLIT, r.Split}, {wire.Kind_KIND_MERGE, r.Merge}, {wire.Kind_KIND_REDUCE, r.Reduce.Exec}} {
 		if x.exec.Active && x.exec.Node == node {
 			all = append(all, One(r, x.kind, x.exec.Attempt))
 		}
@@ -115,6 +120,8 @@ func (s *Snapshot) Valid(r *Run, kind wire.Kind, partition int, attempt uint32, 
 		return r.Split.Valid(attempt, node)
 	case wire.Kind_KIND_MERGE:
 		return r.Merge.Valid(attempt, node)
+	case wire.Kind_KIND_REDUCE:
+		return r.Reduce.Valid(attempt, node)
 	}
 	if r.Partitions == nil || r.Masked() || partition < 0 || partition >= r.Partitions.Len() {
 		return false
@@ -133,10 +140,19 @@ func (s *Snapshot) Valid(r *Run, kind wire.Kind, partition int, attempt uint32, 
 	return b != nil && b.Attempt == attempt && b.Node == node
 }
 
-// One names a single execution of a run's split or merge.
+// One names a single execution of a run's split, merge or reduce.
 func One(r *Run, kind wire.Kind, attempt uint32) *wire.Executions {
+	first := uint32(0)
+	if kind == wire.Kind_KIND_REDUCE {
+		first = uint32(r.Partitions.Len())
+	}
 	return &wire.Executions{Run: string(r.ID), Generation: r.Generation, Kind: kind,
-		First: []uint32{0}, Count: []uint32{1}, Attempt: []uint32{attempt}}
+		First: []uint32{first}, Count: []uint32{1}, Attempt: []uint32{attempt}}
+}
+
+// IsReduce reports whether a partition's number is the one under which what the run's reduce makes is kept.
+func (r *Run) IsReduce(partition int) bool {
+	return r.Job.Reduce != nil && r.Partitions != nil && partition == r.Partitions.Len()
 }
 
 // AppendExecution adds a partition to e, which must come after those in it,

@@ -26,7 +26,7 @@ func (r *Run) Priority() int {
 // leaves is merged all the same, but nobody shall take it for the whole.
 func (r *Run) Publishes() bool {
 	c := r.Counts()
-	return r.Job.Publish != nil && !r.Result.Published && r.Stop == StopNone && c.Failed+c.Cancelled <= r.Job.Failure.Tolerate.Of(c.Total)
+	return r.Job.Publish != nil && !r.Result.Published && r.Stop == StopNone && r.Reduce.Error == "" && c.Failed+c.Cancelled <= r.Job.Failure.Tolerate.Of(c.Total)
 }
 
 // Unpublished is the URL below which merges of the run may have left what is no part of its published
@@ -167,6 +167,9 @@ func (r *Run) OutputsOn(node uint32) int {
 	if r.Result.Sealed && r.Result.Node == node {
 		n++
 	}
+	if r.Reduce.Done && r.Reduce.Node == node && !r.Reduce.Lost {
+		n++
+	}
 	return n
 }
 
@@ -185,7 +188,19 @@ func (s *Snapshot) Unreached(r *Run) int {
 	for range s.UnreachedReused(r) {
 		lost++
 	}
+	if s.reduceUnreached(r) {
+		lost++
+	}
 	return lost
+}
+
+// reduceUnreached reports whether what the reduce made lies on a node that is down, or is known to be lost.
+func (s *Snapshot) reduceUnreached(r *Run) bool {
+	if !r.Reduce.Done {
+		return false
+	}
+	n := s.NodeByNumber(r.Reduce.Node)
+	return r.Reduce.Lost || n == nil || n.Status == sheaf.NodeDown
 }
 
 // Stub is the run as lists show it.
@@ -197,8 +212,46 @@ func (r *Run) Stub() sheaf.RunStub {
 	}
 }
 
-// Partition is partition i as the API shows it.
+// Reduce is a run's reduce as the API shows it, nil where its job has none or it is yet to come.
+func (s *Snapshot) Reduce(r *Run) *sheaf.Partition {
+	e := &r.Reduce
+	if r.Job.Reduce == nil || r.Partitions == nil || e.Fence == 0 && r.Status != sheaf.RunReducing {
+		return nil
+	}
+	p := &sheaf.Partition{Index: r.Partitions.Len(), Attempt: e.Fence, Failures: int(e.Failures), Losses: int(e.Losses)}
+	switch {
+	case e.Done:
+		p.State, p.Attempt, p.Output = sheaf.PartitionSucceeded, e.Attempt, e.Output.String()
+	case e.Active:
+		p.State = sheaf.PartitionAssigned
+	case e.Error != "":
+		p.State = sheaf.PartitionFailed
+	case r.Status.Terminal():
+		p.State = sheaf.PartitionCancelled
+	}
+	if n := s.NodeByNumber(e.Node); n != nil {
+		p.Node = n.ID
+	}
+	if e.Failure != sheaf.FailNone {
+		p.Reason = e.Failure.String()
+	}
+	if e.Started > 0 && !e.Active {
+		code := int(e.ExitCode)
+		p.ExitCode = &code
+		p.Started, p.Ended = maybe(e.Started), maybe(e.Started+int64(e.DurationMs))
+		p.CPUMs, p.PeakMem = int64(e.CPUMs), int64(e.PeakKiB)<<10
+	}
+	return p
+}
+
+// Partition is partition i as the API shows it, or the reduce where i is its number.
 func (s *Snapshot) Partition(r *Run, i int) sheaf.Partition {
+	if r.IsReduce(i) {
+		if p := s.Reduce(r); p != nil {
+			return *p
+		}
+		return sheaf.Partition{Index: i}
+	}
 	row := r.Row(i)
 	var from *sheaf.MadeBy
 	if row.State == sheaf.PartitionReused {
