@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"encoding"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -65,27 +68,9 @@ func (f *Filter) Match(of any) (bool, error) {
 	if f == nil {
 		return true, nil
 	}
-	b, err := json.Marshal(of)
+	variables, err := f.variables(of)
 	if err != nil {
-		return false, fmt.Errorf("encode item: %w", err)
-	}
-	var item map[string]json.RawMessage
-	if err := json.Unmarshal(b, &item); err != nil {
 		return false, fmt.Errorf("read item: %w", err)
-	}
-	// Only what the filter names is worth the conversion, which costs most of the time.
-	variables := map[string]cty.Value{}
-	for name, text := range item {
-		if !f.fields[name] {
-			continue
-		}
-		kind, err := ctyjson.ImpliedType(text)
-		if err != nil {
-			return false, fmt.Errorf("read item: %w", err)
-		}
-		if variables[name], err = ctyjson.Unmarshal(text, kind); err != nil {
-			return false, fmt.Errorf("read item: %w", err)
-		}
 	}
 	got, diags := f.expr.Value(&hcl.EvalContext{Variables: variables})
 	if diags.HasErrors() {
@@ -95,4 +80,94 @@ func (f *Filter) Match(of any) (bool, error) {
 		return false, &sheaf.Error{Class: sheaf.Invalid, Field: "filter", Msg: fmt.Sprintf("filter %q is neither true nor false", f.src), Hint: `write a comparison, as in: status == "failed"`}
 	}
 	return got.True(), nil
+}
+
+// variables are those fields of an item that the filter names, as in its JSON form; one that is left out there for
+// being empty is empty here.
+func (f *Filter) variables(of any) (map[string]cty.Value, error) {
+	item := reflect.ValueOf(of)
+	if item.Kind() != reflect.Struct {
+		return nil, nil
+	}
+	variables := make(map[string]cty.Value, len(f.fields))
+	for _, x := range fieldsOf(item.Type()) {
+		if !f.fields[x.name] {
+			continue
+		}
+		v, err := item.FieldByIndexErr(x.index)
+		if err != nil {
+			continue // in a part that is not there
+		}
+		if variables[x.name], err = ctyOf(v); err != nil {
+			return nil, err
+		}
+	}
+	return variables, nil
+}
+
+// field is one of a type's JSON form.
+type field struct {
+	name  string
+	index []int
+}
+
+var fields sync.Map // reflect.Type to []field
+
+func fieldsOf(t reflect.Type) []field {
+	if known, ok := fields.Load(t); ok {
+		return known.([]field)
+	}
+	var list []field
+	for _, x := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(x.Tag.Get("json"), ",")
+		if x.IsExported() && name != "" && name != "-" {
+			list = append(list, field{name, x.Index})
+		}
+	}
+	fields.Store(t, list)
+	return list
+}
+
+func ctyObject(v reflect.Value) (cty.Value, error) {
+	parts := map[string]cty.Value{}
+	for _, x := range fieldsOf(v.Type()) {
+		part, err := v.FieldByIndexErr(x.index)
+		if err != nil {
+			continue
+		}
+		if parts[x.name], err = ctyOf(part); err != nil {
+			return cty.NilVal, err
+		}
+	}
+	return cty.ObjectVal(parts), nil
+}
+
+// ctyOf converts what is plain at once, and all else by its JSON form.
+func ctyOf(v reflect.Value) (cty.Value, error) {
+	switch x := v.Interface().(type) {
+	case json.Marshaler, encoding.TextMarshaler:
+		_ = x // which says how it is written
+	default:
+		switch v.Kind() {
+		case reflect.String:
+			return cty.StringVal(v.String()), nil
+		case reflect.Bool:
+			return cty.BoolVal(v.Bool()), nil
+		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+			return cty.NumberIntVal(v.Int()), nil
+		case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+			return cty.NumberUIntVal(v.Uint()), nil
+		case reflect.Struct:
+			return ctyObject(v)
+		}
+	}
+	text, err := json.Marshal(v.Interface())
+	if err != nil {
+		return cty.NilVal, err
+	}
+	kind, err := ctyjson.ImpliedType(text)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	return ctyjson.Unmarshal(text, kind)
 }

@@ -6,12 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sheaf-run/agent/sheaf"
 )
 
 func TestFilters(t *testing.T) {
-	run := sheaf.RunStub{ID: "a-1", Name: "a", Status: sheaf.RunFailed, Priority: 60, Partitions: sheaf.PartitionCounts{Total: 10, Failed: 2}}
+	run := sheaf.RunStub{ID: "a-1", Name: "a", Status: sheaf.RunFailed, Priority: 60, Partitions: sheaf.PartitionCounts{Total: 10, Failed: 2}, Submitted: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	for src, want := range map[string]bool{
 		``:                      true,
 		`status == "failed"`:    true,
@@ -19,6 +20,9 @@ func TestFilters(t *testing.T) {
 		`priority > 50`:         true,
 		`partitions.failed > 5`: false,
 		`status == "failed" && (priority < 10 || partitions.total == 10)`: true,
+		`error == ""`:                         true, // which its JSON form leaves out
+		`started == null`:                     true,
+		`submitted == "2026-01-02T03:04:05Z"`: true,
 	} {
 		f, err := ParseFilter(src)
 		if err != nil {
@@ -92,5 +96,18 @@ func TestAListEndsWithItsReader(t *testing.T) {
 	}
 	if _, _, err := Page(ctx, PageParams{}, endless, strconv.Itoa); sheaf.ClassOf(err) != sheaf.TimedOut || looked > 4 {
 		t.Errorf("after %d items: %v", looked, err)
+	}
+}
+
+func BenchmarkFilter(b *testing.B) {
+	run := sheaf.RunStub{ID: "a-1", Name: "a", Status: sheaf.RunFailed, Partitions: sheaf.PartitionCounts{Total: 10}}
+	f, err := ParseFilter(`status != "failed" && partitions.total > 5`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if ok, err := f.Match(run); ok || err != nil {
+			b.Fatal(ok, err)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"os/exec"
@@ -15,6 +16,18 @@ import (
 
 // smokeScale makes 200 WASM partitions of the hundred thousand, and 2,000 of the million.
 const smokeScale = 0.002
+
+// TestMain is this program's share of the fleet where it is started as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == fleetArgument {
+		if err := fleetMain(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
 
 // TestSmoke runs every part at a small scale. It asks whether the work was done
 // and measured, never how fast: parts fail by themselves when a partition is missing.
@@ -55,6 +68,10 @@ func TestSmoke(t *testing.T) {
 		"mock partitions of one run, server and client apart":       "2,000 partitions",
 		"submit count = 20000 until acknowledged":                   "",
 		"ten partitions behind a million, until the last has begun": "on 16 slots",
+		"mock partitions on 20 simulated clients, 3 servers":        "2,000 partitions",
+		"work goes on after the leader's SIGKILL":                   "",
+		"20 waiting runs when a node comes":                         "",
+		"2000 files on disk split, median":                          "",
 	} {
 		f, ok := seen[what]
 		if !ok || f.Value <= 0 || !strings.Contains(f.Detail, detail) {

@@ -37,7 +37,7 @@ func (b *bench) fleet(ctx context.Context) error {
 		return err
 	}
 	b.add(Figure{
-		What:  fmt.Sprintf("mock partitions on %d simulated clients, %d servers", b.scaled(fleetClients), fleetServers),
+		What:  fmt.Sprintf("mock partitions on %d simulated clients, %d servers", b.fleetSize(), fleetServers),
 		Value: float64(job.Count) / took.Seconds(), Unit: "/s", Target: fleetTarget,
 		Detail: fmt.Sprintf("%s in %.1f s; tasks take %v, exponentially distributed, %.0f %% fail; %d slots a client",
 			amount(float64(job.Count), "partitions"), took.Seconds(), fleetMean, 100*fleetFailing, fleetSlots),
@@ -67,7 +67,7 @@ job "fleet" {
 
 // failover kills the leader under a run, and takes the time until another has committed more of it.
 func (b *bench) failover(ctx context.Context, s *swarm) error {
-	job, err := s.job(ctx, b.scaled(fleetPartitions/2))
+	job, err := s.job(ctx, b.fleetSize()*fleetSlots*int(failoverLength/fleetMean))
 	if err != nil {
 		return err
 	}

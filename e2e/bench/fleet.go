@@ -21,6 +21,7 @@ import (
 
 const (
 	fleetClients    = 1000
+	fleetLeast      = 20 // clients, however small the scale
 	fleetProcesses  = 2
 	fleetGossiping  = 100 // of the clients; a thousand on one machine's gossip do not converge
 	fleetSlots      = 16
@@ -28,6 +29,8 @@ const (
 	fleetFailing    = 0.01
 	fleetPartitions = 1_000_000
 	fleetServers    = 3
+
+	failoverLength = 10 * time.Second // of the run in the midst of which the leader is killed, at least
 
 	fleetTarget       = 20_000 // partitions a second
 	fleetMemoryTarget = 4096   // MB, of servers and clients together
@@ -76,6 +79,8 @@ func (s *swarm) stop() {
 		}
 	}
 }
+
+func (b *bench) fleetSize() int { return max(fleetLeast, b.scaled(fleetClients)) }
 
 // memory is the proportional set size of all, bytes.
 func (s *swarm) memory() (int64, error) {
@@ -129,7 +134,7 @@ func (b *bench) newSwarm(ctx context.Context) (_ *swarm, err error) {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	ready := make(chan error, fleetProcesses)
-	clients := b.scaled(fleetClients)
+	clients := b.fleetSize()
 	for i := range fleetProcesses {
 		first, next := clients*i/fleetProcesses, clients*(i+1)/fleetProcesses
 		dir, err := os.MkdirTemp(b.root, "fleet-")

@@ -105,13 +105,16 @@ func await(t testing.TB, what string, good func() bool) {
 // within polls until good, for at most so long.
 func within(limit time.Duration, good func() bool) bool {
 	deadline := time.Now().Add(limit)
-	for !good() {
+	for {
+		began := time.Now()
+		if good() {
+			return true
+		}
 		if time.Now().After(deadline) {
 			return false
 		}
-		<-time.After(pollEvery)
+		<-time.After(max(pollEvery, 4*time.Since(began))) // looking must not keep the cluster busy
 	}
-	return true
 }
 
 // pause is for how long a fault lasts.

@@ -174,7 +174,7 @@ func (c *cluster) acknowledged(runs map[string]bool) {
 func allKilled(c *cluster, t *testing.T) {
 	var took []time.Duration
 	for i := range either(3, 50) {
-		acked, stop := c.storm(fmt.Sprintf("together-%d", i), 4, 0)
+		acked, _, stop := c.storm(fmt.Sprintf("together-%d", i), 4, 0)
 		pause(time.Duration(200+rand.IntN(1500)) * time.Millisecond)
 		for _, s := range c.servers {
 			s.group.kill()
@@ -198,8 +198,8 @@ func allKilled(c *cluster, t *testing.T) {
 }
 
 // storm submits runs from so many submitters until stopped, each run until it is acknowledged or the storm
-// is over. perSecond bounds the rate; 0 does not.
-func (c *cluster) storm(name string, submitters, perSecond int) (acked map[string]bool, stop func()) {
+// is over. perSecond bounds the rate; 0 does not. count is how many are acknowledged so far; acked is to be read once stopped.
+func (c *cluster) storm(name string, submitters, perSecond int) (acked map[string]bool, count func() int, stop func()) {
 	acked = map[string]bool{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var mu sync.Mutex
@@ -230,7 +230,12 @@ func (c *cluster) storm(name string, submitters, perSecond int) (acked map[strin
 			}
 		})
 	}
-	return acked, func() { cancel(); all.Wait() }
+	count = func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(acked)
+	}
+	return acked, count, func() { cancel(); all.Wait() }
 }
 
 // insist asks for a run until it is acknowledged, and in one of ten cases once more: a
@@ -266,7 +271,7 @@ func (c *cluster) insist(ctx context.Context, run string) (answers int) {
 func leaderFrozen(c *cluster, t *testing.T) {
 	l := newLedger(c, t, "leader-frozen", either(200, 2000), 500*time.Millisecond)
 	l.midway()
-	acked, stop := c.storm("frozen", 4, 100)
+	acked, _, stop := c.storm("frozen", 4, 100)
 	leader, rest := c.leader(), c.followers()
 	leader.group.freeze()
 	frozen := time.Now()

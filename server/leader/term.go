@@ -25,9 +25,9 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// evaluators is how many evaluations run at once. They are short; what they
-// wait for is the log, which folds their plans.
-const evaluators = 4
+// evaluators is how many evaluations run at once. They are short; what they wait for is the log, milliseconds
+// each, and it folds the plans of all that wait: so many small runs are placed with each write.
+const evaluators = 64
 
 // Config is what a term is made of.
 type Config struct {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -9,13 +10,49 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// flush writes the batch to the segment, syncs it, and enters it in the index.
-// r.flushing is held. After an error that is not of a sync, the batch is still there.
-func (r *Run) flush() error {
-	step := "write results of run " + string(r.id)
+// flush writes the batches of runs to their segments, makes these durable together, and enters what is
+// durable in the indexes. The runs' flushing is held. After an error that is not of a sync, the batches
+// that were not written are still there.
+func (s *Store) flush(runs []*Run) error {
+	failed := each(runs, (*Run).write)
+	var written []*Run
+	syncs := 0
+	for _, r := range runs {
+		if r.written {
+			written = append(written, r)
+			syncs += r.syncs()
+		}
+	}
+	err := s.syncer.sync(s.lock, syncs, func() error { return each(written, (*Run).sync) })
+	if err != nil {
+		return noRoom("sync results", s.dir, err)
+	}
+	for _, r := range written {
+		r.newDir = false
+	}
+	return cmp.Or(failed, each(written, (*Run).settle))
+}
+
+// each does a step with each run, a few at once, and gives one of its errors.
+func each(runs []*Run, step func(*Run) error) error {
+	if len(runs) == 1 {
+		return step(runs[0])
+	}
+	var g errgroup.Group
+	g.SetLimit(syncRuns)
+	for _, r := range runs {
+		g.Go(func() error { return step(r) })
+	}
+	return g.Wait()
+}
+
+// write puts the batch into the segment.
+func (r *Run) write() error {
+	r.written = false
 	if len(r.batch) == 0 && len(r.unindexed) == 0 {
 		return nil
 	}
+	step := "write results of run " + string(r.id)
 	if err := r.lock(true); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil // the run was deleted meanwhile
@@ -27,15 +64,20 @@ func (r *Run) flush() error {
 	if err != nil {
 		return noRoom(step, r.dir, err)
 	}
-	list, err := r.write()
-	if err != nil {
+	if err := r.put(); err != nil {
 		return noRoom(step, r.dir, err)
 	}
+	r.written = true
+	return nil
+}
+
+// settle enters in the index what was written and is durable.
+func (r *Run) settle() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.seg.size += int64(len(r.out))
-	r.unsaved += len(list)
-	r.unindexed = append(r.unindexed, list...)
+	r.unsaved += len(r.placed)
+	r.unindexed = append(r.unindexed, r.placed...)
 	for _, p := range r.batch {
 		if p.logs != nil {
 			delete(r.live, p.key)
@@ -43,7 +85,7 @@ func (r *Run) flush() error {
 		}
 	}
 	clear(r.batch)
-	r.batch, r.batchBuf, r.out = r.batch[:0], r.batchBuf[:0], r.out[:0]
+	r.batch, r.batchBuf, r.out, r.placed = r.batch[:0], r.batchBuf[:0], r.out[:0], r.placed[:0]
 	if cap(r.batchBuf) > keepBuffer {
 		r.batchBuf = nil
 	}
@@ -51,7 +93,7 @@ func (r *Run) flush() error {
 		r.out = nil
 	}
 	if err := r.enter(); err != nil {
-		return noRoom(step, r.dir, err)
+		return noRoom("write results of run "+string(r.id), r.dir, err)
 	}
 	return nil
 }
@@ -136,26 +178,25 @@ func (r *Run) saveMark() error {
 	return nil
 }
 
-// write puts the batch into the segment and syncs it.
-func (r *Run) write() ([]placed, error) {
+// put puts the batch into the segment, behind what counts of it.
+func (r *Run) put() error {
 	r.batchNo++
-	list := make([]placed, 0, len(r.batch))
-	r.out = r.out[:0]
+	r.placed, r.out = r.placed[:0], r.out[:0]
 	last := -1
 	for i := range r.batch {
 		if i > 0 && r.batch[i].key.Partition == r.batch[i-1].key.Partition {
-			r.chainBack(i, list)
+			r.chainBack(i, r.placed)
 		}
 		if !r.batch[i].skip {
 			last = i
 			at := loc{r.seg.n, uint32(r.seg.size) + uint32(len(r.out))}
 			p := r.batch[i]
 			r.out = append(r.out, r.batchBuf[p.off:p.off+p.len]...)
-			list = append(list, placed{partition: p.key.Partition, attempt: p.key.Attempt, at: at})
+			r.placed = append(r.placed, placed{partition: p.key.Partition, attempt: p.key.Attempt, at: at})
 		}
 	}
 	if last < 0 {
-		return nil, nil
+		return nil
 	}
 	at := 0
 	for i, p := range r.batch {
@@ -167,31 +208,41 @@ func (r *Run) write() ([]placed, error) {
 	if _, err := r.seg.f.WriteAt(r.out, r.seg.size); err != nil {
 		r.out = r.out[:0]
 		if err2 := r.seg.f.Truncate(r.seg.size); err2 != nil {
-			return nil, fmt.Errorf("%w, and cannot cut what was written of it: %w", err, err2)
+			return fmt.Errorf("%w, and cannot cut what was written of it: %w", err, err2)
 		}
-		return nil, err
+		return err
 	}
-	if err := r.sync(); err != nil {
-		return nil, syncFailed{err}
+	return nil
+}
+
+// syncs is how many files and directories sync syncs.
+func (r *Run) syncs() int {
+	switch {
+	case len(r.out) == 0:
+		return 0
+	case r.newDir:
+		return 3
 	}
-	return list, nil
+	return 1
 }
 
 // sync syncs the segment, and the names that lead to it where they are new. At
 // once: they share a commit of the file system's journal.
 func (r *Run) sync() error {
-	if !r.newDir {
-		return r.store.fsync(r.seg.f)
+	if r.syncs() == 0 {
+		return nil
 	}
 	var g errgroup.Group
-	for _, d := range []string{r.dir, r.store.path("runs")} {
-		g.Go(func() error { return syncDir(d) })
+	if r.newDir {
+		for _, d := range []string{r.dir, r.store.path("runs")} {
+			g.Go(func() error { return syncDir(d) })
+		}
 	}
 	err := r.store.fsync(r.seg.f)
-	if err = errors.Join(err, g.Wait()); err == nil {
-		r.newDir = false
+	if err = errors.Join(err, g.Wait()); err != nil {
+		return syncFailed{err}
 	}
-	return err
+	return nil
 }
 
 // chainBack chains item i of the batch to what the batch has of the same partition before it.

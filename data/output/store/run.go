@@ -32,7 +32,9 @@ type Run struct {
 	batch     []pending  // taken from pending and not yet durable
 	batchBuf  []byte
 	unindexed []placed // durable, and not in the index for lack of room
-	out       []byte   // scratch
+	out       []byte   // what the batch is in the segment
+	placed    []placed // where its records are
+	written   bool     // out is in the segment, and not known to be durable
 
 	mu      sync.Mutex // guards what follows; taken after flushing and the store's
 	waiting []pending

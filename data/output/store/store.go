@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/sheaf-run/agent/sheaf"
@@ -46,7 +45,7 @@ type Store struct {
 	logLimit int64
 	log      *slog.Logger
 	lock     *os.File
-	syncer   outputSyncer
+	syncer   syncer
 	fsync    func(*os.File) error // of segments
 
 	syncing sync.Mutex // held by Sync
@@ -283,19 +282,23 @@ func (s *Store) syncRuns(runs []*Run) error {
 		defer r.flushing.Unlock()
 		r.takePending()
 	}
+	files := 0
+	for _, r := range runs {
+		files += r.outputFiles()
+	}
 	// Files first: a record that is found after a crash vouches for them.
-	if err := s.syncer.sync(s.lock, runs); err != nil {
+	err := s.syncer.sync(s.lock, files, func() error {
+		for _, r := range runs {
+			if err := r.syncBatch(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return noRoom("sync output files", s.dir, err)
 	}
-	if len(runs) == 1 {
-		return runs[0].flush()
-	}
-	var g errgroup.Group
-	g.SetLimit(syncRuns)
-	for _, r := range runs {
-		g.Go(r.flush)
-	}
-	return g.Wait()
+	return s.flush(runs)
 }
 
 // usable reports why nothing can be written; s.mu is held.
