@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,7 +48,7 @@ func TestSmoke(t *testing.T) {
 	var out bytes.Buffer
 	b := &bench{agent: agent, scale: smokeScale, out: &out, keep: filepath.Join(dir, "profiles")}
 	results := filepath.Join(dir, "results.json")
-	if _, err := b.all(t.Context(), "", state, results); err != nil {
+	if _, err := b.all(t.Context(), smokeParts(), state, results); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	text, err := os.ReadFile(results)
@@ -56,6 +58,11 @@ func TestSmoke(t *testing.T) {
 	var r Results
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
+	}
+	for _, key := range []string{"P1", "P2", "P3", "P5", "P7", "P11", "P13"} {
+		if p := r.Promises[key]; p.Value <= 0 || p.Target <= 0 {
+			t.Errorf("%s: %+v, want a value and a target", key, p)
+		}
 	}
 	seen := map[string]Figure{}
 	for _, f := range r.Figures {
@@ -87,6 +94,54 @@ func TestSmoke(t *testing.T) {
 	for _, p := range []string{"wasm", "server", "client"} {
 		if info, err := os.Stat(filepath.Join(b.keep, p+".prof")); err != nil || info.Size() == 0 {
 			t.Errorf("the profile of %s: %v, %v", p, info, err)
+		}
+	}
+}
+
+// smokeParts are all but the benchmarks of other packages, which take their own time at any scale.
+func smokeParts() string {
+	var names []string
+	for _, p := range parts {
+		if !slices.ContainsFunc(units, func(u unit) bool { return u.part == p.name }) {
+			names = append(names, p.name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// TestMetrics reads the output of benchmarks, and finds in the sources every benchmark that is asked for.
+func TestMetrics(t *testing.T) {
+	got := metrics("./x", []byte("goos: linux\nBenchmarkA/cp_-rl-2 \t 5\t 1500000 ns/op\nBenchmarkB-16 7 2.5 stage-ms 30 ns/op\nPASS\n"))
+	want := map[metric]float64{{"./x", "BenchmarkA/cp_-rl", "ns/op"}: 1500000, {"./x", "BenchmarkB", "stage-ms"}: 2.5, {"./x", "BenchmarkB", "ns/op"}: 30}
+	if !maps.Equal(got, want) {
+		t.Errorf("metrics %v, want %v", got, want)
+	}
+	for _, u := range units {
+		for _, m := range []metric{u.measured, u.limit} {
+			if m == (metric{}) {
+				continue
+			}
+			top, _, _ := strings.Cut(m.bench, "/")
+			files, err := filepath.Glob(filepath.Join("..", "..", m.pkg, "*_test.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(files, func(f string) bool {
+				text, err := os.ReadFile(f)
+				return err == nil && bytes.Contains(text, []byte("func "+top+"(b *testing.B)"))
+			}) {
+				t.Errorf("%s: there is no %s in %s", u.key, top, m.pkg)
+			}
+		}
+	}
+}
+
+// TestPromises: of several figures with one key the one that is not met counts.
+func TestPromises(t *testing.T) {
+	good, bad := Figure{Key: "P1", Value: 1, Target: 2, AtMost: true}, Figure{Key: "P1", Value: 3, Target: 2, AtMost: true, Limit: 1.5}
+	for _, list := range [][]Figure{{good, bad}, {bad, good}, {bad, {Value: 9}}} {
+		if got := promises(list); len(got) != 1 || got["P1"] != (Promise{Value: 3, Target: 2, Limit: 1.5, Ratio: 0.5}) {
+			t.Errorf("of %v: %+v", list, got)
 		}
 	}
 }

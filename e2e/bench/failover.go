@@ -37,12 +37,12 @@ func (b *bench) fleet(ctx context.Context) error {
 		return err
 	}
 	b.add(Figure{
-		What:  fmt.Sprintf("mock partitions on %d simulated clients, %d servers", b.fleetSize(), fleetServers),
+		Key: "P5", What: fmt.Sprintf("mock partitions on %d simulated clients, %d servers", b.fleetSize(), fleetServers),
 		Value: float64(job.Count) / took.Seconds(), Unit: "/s", Target: fleetTarget,
 		Detail: fmt.Sprintf("%s in %.1f s; tasks take %v, exponentially distributed, %.0f %% fail; %d slots a client",
 			amount(float64(job.Count), "partitions"), took.Seconds(), fleetMean, 100*fleetFailing, fleetSlots),
 	})
-	b.add(Figure{What: "memory of servers and clients together, at most", Value: megabytes(peak), Unit: "MB", Target: fleetMemoryTarget, AtMost: true})
+	b.add(Figure{Key: "P5.memory", What: "memory of servers and clients together, at most", Value: megabytes(peak), Unit: "MB", Target: fleetMemoryTarget, AtMost: true})
 	return b.failover(ctx, s)
 }
 
@@ -112,7 +112,7 @@ func (b *bench) failover(ctx context.Context, s *swarm) error {
 		case first < 0:
 			first = sum.Partitions.Succeeded
 		case sum.Partitions.Succeeded > first:
-			b.add(Figure{What: "work goes on after the leader's SIGKILL", Value: milliseconds(time.Since(killed)), Unit: "ms", Target: failoverTarget, AtMost: true,
+			b.add(Figure{Key: "P13", What: "work goes on after the leader's SIGKILL", Value: milliseconds(time.Since(killed)), Unit: "ms", Target: failoverTarget, AtMost: true,
 				Detail: "until the next leader has committed partitions that it placed or that went on"})
 			return s.unnoticed(ctx, survivor, id, job.Count)
 		}

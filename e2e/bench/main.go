@@ -29,12 +29,17 @@ var parts = []struct {
 	{"start", "starting an agent, and its memory when idle", (*bench).start},
 	{"latency", "one no-op from submission to seen commit", (*bench).latency},
 	{"wasm", "no-op WebAssembly partitions on one agent", (*bench).wasm},
+	{"exec", "programs that do nothing, beside xargs", (*bench).exec},
 	{"mock", "a million partitions, server and client apart", (*bench).million},
 	{"fair", "ten partitions behind a million", (*bench).fair},
 	{"split", "a million files on disk split", (*bench).split},
 	{"runs", "many runs of one partition", (*bench).runs},
 	{"fleet", "a million partitions on a thousand simulated clients, and a leader killed", (*bench).fleet},
 	{"submit", "ten million partitions submitted", (*bench).submit},
+	{"placement", "a million partitions planned over a thousand nodes", unitsOf("placement")},
+	{"table", "ten million partitions committed in random order", unitsOf("table")},
+	{"files", "a shard staged, and results made, beside cp", unitsOf("files")},
+	{"containers", "containers that do nothing, beside containerd alone", unitsOf("containers")},
 }
 
 // partTimeout ends a part that hangs; the slowest takes a few minutes where targets are just missed.
@@ -126,7 +131,7 @@ func (b *bench) all(ctx context.Context, only, dir, results string) (bool, error
 		}
 	}
 	writeTable(b.out, b.figures)
-	r := Results{Date: time.Now().UTC(), Machine: machine, Scale: b.scale, Figures: b.figures}
+	r := Results{Date: time.Now().UTC(), Machine: machine, Scale: b.scale, Figures: b.figures, Promises: promises(b.figures)}
 	if err := r.write(results); err != nil {
 		return false, errors.Join(failed, err)
 	}

@@ -103,7 +103,7 @@ func (b *bench) report(f follower, base int64, took time.Duration) {
 		Detail: fmt.Sprintf("%s in %.1f s", amount(n, "partitions"), took.Seconds()),
 	})
 	b.add(Figure{
-		What: "the server's memory, growth to its peak", Value: megabytes(f.peak - base), Unit: "MB",
+		Key: "P14.server", What: "the server's memory, growth to its peak", Value: megabytes(f.peak - base), Unit: "MB",
 		Target: serverGrowthTarget, AtMost: true,
 		Limit: n * columnBytes / (1 << 20), LimitWhat: fmt.Sprintf("%d bytes a partition", columnBytes),
 		Detail: fmt.Sprintf("from %s to %s, %s at the end", amount(megabytes(base), "MB"), amount(megabytes(f.peak), "MB"), amount(megabytes(f.atEnd), "MB")),
@@ -114,7 +114,7 @@ func (b *bench) report(f follower, base int64, took time.Duration) {
 		return
 	}
 	b.add(Figure{
-		What: "the client's memory, growth over the last half", Value: 100 * (end - begin) / begin, Unit: "%",
+		Key: "P14", What: "the client's memory, growth over the last half", Value: 100 * (end - begin) / begin, Unit: "%",
 		Target: clientGrowthTarget, AtMost: true,
 		Detail: fmt.Sprintf("with its drivers, its floor from %s to %s by a line, at most %s, %d samples", amount(begin/(1<<20), "MB"), amount(end/(1<<20), "MB"), amount(megabytes(f.clientPeak), "MB"), len(f.clients)),
 	})

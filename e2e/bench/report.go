@@ -13,6 +13,8 @@ import (
 
 // Figure is one thing measured.
 type Figure struct {
+	// Key names the promise that the figure is held to, as P1 or P11.memory; "" for none.
+	Key    string  `json:"key,omitempty"`
 	What   string  `json:"what"`
 	Value  float64 `json:"value"`
 	Unit   string  `json:"unit"`
@@ -98,7 +100,7 @@ func thousands(s string) string {
 
 func writeTable(w io.Writer, figures []Figure) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nWHAT\tMEASURED\tTARGET\t\tLIMIT\tSHARE\tTHE LIMIT IS")
+	fmt.Fprintln(t, "\nKEY\tWHAT\tMEASURED\tTARGET\t\tLIMIT\tSHARE\tTHE LIMIT IS")
 	for _, f := range figures {
 		limit, share := "", ""
 		if f.Limit != 0 {
@@ -107,7 +109,7 @@ func writeTable(w io.Writer, figures []Figure) {
 		if r := f.ratio(); r != 0 {
 			share = strconv.FormatFloat(r, 'f', 2, 64)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.What, amount(f.Value, f.Unit), f.target(), f.verdict(), limit, share, f.LimitWhat)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Key, f.What, amount(f.Value, f.Unit), f.target(), f.verdict(), limit, share, f.LimitWhat)
 	}
 	_ = t.Flush()
 	fmt.Fprintln(w)
@@ -119,6 +121,31 @@ type Results struct {
 	Machine Machine   `json:"machine"`
 	Scale   float64   `json:"scale"`
 	Figures []Figure  `json:"figures"`
+	// Promises are the figures that have a key, by it.
+	Promises map[string]Promise `json:"promises"`
+}
+
+// Promise is a figure with a target, in short.
+type Promise struct {
+	Value  float64 `json:"value"`
+	Unit   string  `json:"unit"`
+	Target float64 `json:"target"`
+	Limit  float64 `json:"limit,omitempty"` // of the parts below, or of what it is compared with; 0 for none
+	Ratio  float64 `json:"ratio,omitempty"` // to the limit: more is better
+	Met    bool    `json:"met"`
+}
+
+// promises are the figures that have a key. Where several have the same, each must be met: the first
+// that is not counts.
+func promises(figures []Figure) map[string]Promise {
+	m := map[string]Promise{}
+	for _, f := range figures {
+		if before, ok := m[f.Key]; f.Key == "" || ok && !before.Met {
+			continue
+		}
+		m[f.Key] = Promise{Value: f.Value, Unit: f.Unit, Target: f.Target, Limit: f.Limit, Ratio: f.ratio(), Met: f.Met()}
+	}
+	return m
 }
 
 func (r Results) write(path string) error {
