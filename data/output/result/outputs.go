@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/sheaf-run/agent/data/output"
 	"github.com/sheaf-run/agent/sheaf"
@@ -72,8 +73,10 @@ func (w *writer) outputs(ctx context.Context) error {
 	for range Workers {
 		g.Go(func() error {
 			buf := make([]byte, 256<<10)
+			var at place
+			defer at.leave()
 			for j := range todo {
-				if j.err = w.file(ctx, j, buf); j.err != nil {
+				if j.err = w.file(ctx, j, buf, &at); j.err != nil {
 					return j.err
 				}
 				close(j.done)
@@ -176,17 +179,18 @@ func checkFile(f *sheaf.File) error {
 }
 
 // file makes sure of one file.
-func (w *writer) file(ctx context.Context, j *job, buf []byte) error {
-	if err := w.makeDir(path.Dir(j.name)); err != nil {
+func (w *writer) file(ctx context.Context, j *job, buf []byte, at *place) error {
+	if err := at.enter(w, path.Dir(j.name)); err != nil {
 		return fmt.Errorf("make directory of %q: %w", j.name, err)
 	}
 	// What may be there is never a link: rename puts the new file in its place.
-	if st, err := w.root.Lstat(j.name); err == nil && st.IsDir() {
+	base := path.Base(j.name)
+	if st, err := lstatAt(at.dir, base); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		if err := w.root.RemoveAll(j.name); err != nil {
 			return err
 		}
-	} else if err == nil && st.Mode().IsRegular() && st.Size() == j.file.Size {
-		f, err := w.root.Open(j.name)
+	} else if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == j.file.Size {
+		f, err := openAt(at.dir, base, os.O_RDONLY)
 		if err != nil {
 			return err
 		}
@@ -197,8 +201,8 @@ func (w *writer) file(ctx context.Context, j *job, buf []byte) error {
 			return nil
 		}
 	}
-	temp := w.tempName()
-	f, err := w.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	temp := path.Base(w.tempName())
+	f, err := openAt(w.partial, temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -210,10 +214,10 @@ func (w *writer) file(ctx context.Context, j *job, buf []byte) error {
 		err = err2
 	}
 	if err == nil {
-		err = w.root.Rename(temp, j.name)
+		err = renameAt(w.partial, temp, at.dir, base)
 	}
 	if err != nil {
-		_ = w.root.Remove(temp)
+		_ = w.root.Remove(partial + "/" + temp)
 		return fmt.Errorf("fetch %q of output %q: %w", output.Clip(j.file.Path), j.file.Output, err)
 	}
 	return nil

@@ -91,6 +91,8 @@ type writer struct {
 	list *list
 	sum  Summary
 
+	partial *os.File // the directory of that name
+
 	mu   sync.Mutex
 	dirs map[string]bool // that are there
 	temp int             // numbers files below partial
@@ -100,6 +102,11 @@ func (w *writer) write(ctx context.Context) error {
 	if err := w.root.MkdirAll(partial, 0o755); err != nil {
 		return err
 	}
+	var err error
+	if w.partial, err = w.root.Open(partial); err != nil {
+		return err
+	}
+	defer w.partial.Close()
 	old, err := openPrevious(w.root)
 	if err != nil {
 		return err
