@@ -39,8 +39,10 @@ func (e *env) provenance(ctx context.Context, client *api.Client, run, path stri
 	if f.Files > 0 {
 		about[0][1] += " in " + counted(f.Files, "file")
 	}
-	config, err := json.Marshal(f.Config)
-	if err != nil {
+	var config strings.Builder
+	enc := json.NewEncoder(&config)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(f.Config); err != nil {
 		return err
 	}
 	made := f.Partitions.String()
@@ -49,7 +51,7 @@ func (e *env) provenance(ctx context.Context, client *api.Client, run, path stri
 	}
 	about = append(about,
 		[2]string{"run", fmt.Sprintf("%s of job %q", f.Run, f.Job)}, [2]string{"output", fmt.Sprintf("%s, merge = %q", f.Output, f.Merge)},
-		[2]string{"partitions", made}, [2]string{"task", fmt.Sprintf("%s, by driver %s", f.Task, f.Driver)}, [2]string{"config", string(config)}, [2]string{"image", f.Image},
+		[2]string{"partitions", made}, [2]string{"task", fmt.Sprintf("%s, by driver %s", f.Task, f.Driver)}, [2]string{"config", strings.TrimSuffix(config.String(), "\n")}, [2]string{"image", f.Image},
 	)
 	for _, x := range about {
 		if x[1] != "" {

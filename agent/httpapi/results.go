@@ -2,12 +2,11 @@ package httpapi
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"google.golang.org/grpc"
 
@@ -56,6 +55,9 @@ func (a *API) results(w http.ResponseWriter, r *http.Request, in *RunRead) error
 		return err
 	}
 	headers.write(w)
+	if run.Result.Sealed {
+		describe(w, hex.EncodeToString(run.Result.Digest[:]))
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	if len(run.Job.Outputs) == 0 && run.Status.Terminal() {
 		return nil
@@ -104,55 +106,6 @@ func pieces[T any](w http.ResponseWriter, node sheaf.NodeID, recv func() (T, err
 		}
 		_ = flush.Flush()
 	}
-}
-
-// file answers with the bytes of a file, from the offset of a Range header on.
-func (a *API) file(w http.ResponseWriter, r *http.Request, in *struct {
-	ExecutionRead
-	Output string `query:"output" maxLength:"64" doc:"name of the output"`
-	Path   string `query:"path" maxLength:"4096" doc:"within the output"`
-	Range  string `header:"Range" maxLength:"64" doc:"from a byte on, as in bytes=1000-"`
-}) error {
-	run, p, conn, err := a.located(r.Context(), in.ExecutionRead)
-	if err != nil {
-		return err
-	}
-	maker, as := madeBy(run, p)
-	attempt, err := intParam("attempt", in.Attempt)
-	if err != nil {
-		return err
-	}
-	if attempt == 0 {
-		attempt = int64(p.Attempt)
-	}
-	req := &wire.ReadFileRequest{Run: string(maker), Partition: uint32(as), Attempt: uint32(attempt), Output: in.Output, Path: []byte(in.Path)}
-	partial := false
-	if rng := in.Range; rng != "" {
-		from, ok := strings.CutPrefix(rng, "bytes=")
-		from, ok2 := strings.CutSuffix(from, "-")
-		if req.Offset, err = strconv.ParseUint(from, 10, 63); err != nil || !ok || !ok2 {
-			return &sheaf.Error{Class: sheaf.Invalid, Field: "Range", Msg: fmt.Sprintf("range %q is not understood", rng), Hint: `write it as in "bytes=1000-"`}
-		}
-		partial = true
-	}
-	stream, err := conn.ReadFile(r.Context(), req)
-	if err != nil {
-		return nodeError(p.Node, err)
-	}
-	first, err := stream.Recv()
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nodeError(p.Node, err)
-	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	if partial {
-		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-/*", req.Offset))
-		w.WriteHeader(http.StatusPartialContent)
-	}
-	if err != nil {
-		return nil
-	}
-	_, _ = w.Write(first.Data)
-	return pieces(w, p.Node, stream.Recv, (*wire.FilePiece).GetData)
 }
 
 // logs answers with a partition's stdout or stderr as it stands, and goes on with it if asked.

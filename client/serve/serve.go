@@ -115,26 +115,67 @@ func (n *Nodes) ReadFile(req *wire.ReadFileRequest, stream grpc.ServerStreamingS
 		return toStatus(err)
 	}
 	k := store.Key{Partition: int(req.GetPartition()), Attempt: req.GetAttempt()}
-	f, err := st.OpenFile(k, req.GetOutput(), string(req.GetPath()), int64(req.GetOffset()), int64(req.GetLength()))
+	whole := req.GetOffset() == 0 && req.GetLength() == 0 && req.GetSuffix() == 0
+	var listed *sheaf.File
+	if whole || req.GetDescribe() {
+		listed = s.listed(st, k, req)
+	}
+	f, head, err := openPart(st, k, req)
 	if err != nil {
-		if listed := s.listed(st, k, req); listed != nil && sheaf.ClassOf(err) == sheaf.NotFound {
+		if sheaf.ClassOf(err) == sheaf.NotFound && s.listed(st, k, req) != nil {
 			s.Lacks(run, k.Partition, k.Attempt, "a file of its output is gone")
 		}
 		return toStatus(err)
 	}
 	defer f.Close()
+	if listed != nil {
+		head.Sha256 = listed.SHA256
+	}
 	sum := sha256.New()
-	if err := copyPieces(f, func(b []byte) error {
+	err = copyPieces(f, func(b []byte) error {
 		sum.Write(b)
-		return stream.Send(&wire.FilePiece{Data: b})
-	}); err != nil || req.GetOffset() > 0 || req.GetLength() > 0 {
+		p := head
+		if head = nil; p == nil {
+			p = &wire.FilePiece{}
+		}
+		p.Data = b
+		return stream.Send(p)
+	})
+	if err == nil && head != nil { // no bytes, but what there is to say of them
+		err = stream.Send(head)
+	}
+	if err != nil || !whole {
 		return err
 	}
-	if listed := s.listed(st, k, req); listed != nil && listed.SHA256 != "" && listed.SHA256 != hex.EncodeToString(sum.Sum(nil)) {
+	if listed != nil && listed.SHA256 != "" && listed.SHA256 != hex.EncodeToString(sum.Sum(nil)) {
 		s.Lacks(run, k.Partition, k.Attempt, "a file of its output is damaged")
 		return status.Errorf(codes.DataLoss, "file %q of output %q of %s is damaged: it is not as it was committed", output.Clip(listed.Path), listed.Output, sheaf.NewExecutionID(run, k.Partition, k.Attempt))
 	}
 	return nil
+}
+
+// openPart opens the part of a file that is asked for, and says how long the whole is.
+func openPart(st *store.Run, k store.Key, req *wire.ReadFileRequest) (io.ReadCloser, *wire.FilePiece, error) {
+	f, size, err := st.OpenSized(k, req.GetOutput(), string(req.GetPath()))
+	if err != nil {
+		return nil, nil, err
+	}
+	offset, length := int64(min(req.GetOffset(), uint64(size))), int64(min(req.GetLength(), uint64(size)))
+	if n := req.GetSuffix(); n > 0 {
+		offset, length = size-int64(min(n, uint64(size))), 0
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	head := &wire.FilePiece{Size: uint64(size)}
+	if req.GetLength() == 0 || req.GetSuffix() > 0 {
+		return f, head, nil
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(f, length), f}, head, nil
 }
 
 // serversOnly refuses what no token is for.

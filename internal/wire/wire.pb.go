@@ -3992,7 +3992,9 @@ type ReadFileRequest struct {
 	Output        string                 `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
 	Path          []byte                 `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
 	Offset        uint64                 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
-	Length        uint64                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"` // 0 is to the end
+	Length        uint64                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"`     // 0 is to the end
+	Describe      bool                   `protobuf:"varint,9,opt,name=describe,proto3" json:"describe,omitempty"` // say in the first piece what the manifest says of the whole, also where a part is asked for
+	Suffix        uint64                 `protobuf:"varint,8,opt,name=suffix,proto3" json:"suffix,omitempty"`     // not 0: instead of from offset on, the last so many bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4076,9 +4078,26 @@ func (x *ReadFileRequest) GetLength() uint64 {
 	return 0
 }
 
+func (x *ReadFileRequest) GetDescribe() bool {
+	if x != nil {
+		return x.Describe
+	}
+	return false
+}
+
+func (x *ReadFileRequest) GetSuffix() uint64 {
+	if x != nil {
+		return x.Suffix
+	}
+	return 0
+}
+
 type FilePiece struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// In the first piece only.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`    // of the whole file, in bytes
+	Sha256        string `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"` // of the whole file, hex, as committed; empty where a part was asked for without describe, or its manifest is too long to be looked through
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4118,6 +4137,20 @@ func (x *FilePiece) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *FilePiece) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *FilePiece) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
 }
 
 type ReadResultRequest struct {
@@ -4850,7 +4883,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06cpu_ms\x18\r \x01(\rR\x05cpuMs\x12\x1f\n" +
 	"\vpeak_memory\x18\x0e \x01(\x04R\n" +
 	"peakMemory\x12\x18\n" +
-	"\amessage\x18\x0f \x01(\tR\amessage\"\xb7\x01\n" +
+	"\amessage\x18\x0f \x01(\tR\amessage\"\xeb\x01\n" +
 	"\x0fReadFileRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x18\n" +
@@ -4858,9 +4891,13 @@ const file_wire_proto_rawDesc = "" +
 	"\x06output\x18\x04 \x01(\tR\x06output\x12\x12\n" +
 	"\x04path\x18\x05 \x01(\fR\x04path\x12\x16\n" +
 	"\x06offset\x18\x06 \x01(\x04R\x06offset\x12\x16\n" +
-	"\x06length\x18\a \x01(\x04R\x06length\"\x1f\n" +
+	"\x06length\x18\a \x01(\x04R\x06length\x12\x1a\n" +
+	"\bdescribe\x18\t \x01(\bR\bdescribe\x12\x16\n" +
+	"\x06suffix\x18\b \x01(\x04R\x06suffix\"K\n" +
 	"\tFilePiece\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"J\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\tR\x06sha256\"J\n" +
 	"\x11ReadResultRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12#\n" +
 	"\rmerge_attempt\x18\x02 \x01(\rR\fmergeAttempt\"!\n" +

@@ -125,38 +125,18 @@ func parseKey(name string) (Key, bool) {
 // OpenFile opens length bytes from offset of an output file; length 0 is to its end.
 // Links inside the output are followed, nothing outside it is ever opened.
 func (r *Run) OpenFile(k Key, outputName, path string, offset, length int64) (io.ReadCloser, error) {
-	if err := k.check(); err != nil {
-		return nil, err
-	}
-	if err := sheaf.CheckName("output", outputName); err != nil {
-		return nil, err
-	}
-	if err := output.CheckPath(path); err != nil {
-		return nil, err
-	}
 	if offset < 0 || length < 0 {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Msg: fmt.Sprintf("offset %d and length %d", offset, length), Hint: "neither may be negative"}
 	}
-	// The root is above the output's directory, which a task that runs as root can replace by a link.
-	root, err := os.OpenRoot(r.attemptDir("out", k))
+	f, _, err := r.OpenSized(k, outputName, path)
 	if err != nil {
-		return nil, r.openError(k, outputName, path, err)
-	}
-	defer func() { _ = root.Close() }()
-	f, err := root.OpenFile(outputName+"/"+path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, r.openError(k, outputName, path, err)
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = &sheaf.Error{Class: sheaf.Invalid, Msg: fmt.Sprintf("%q of output %q is no file", output.Clip(path), outputName)}
-	}
-	if err == nil && offset > 0 {
-		_, err = f.Seek(offset, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
 		return nil, err
+	}
+	if offset > 0 {
+		if _, err := f.Seek(offset, io.SeekStart); err != nil {
+			_ = f.Close()
+			return nil, err
+		}
 	}
 	if length == 0 {
 		return f, nil
@@ -165,6 +145,38 @@ func (r *Run) OpenFile(k Key, outputName, path string, offset, length int64) (io
 		io.Reader
 		io.Closer
 	}{io.LimitReader(f, length), f}, nil
+}
+
+// OpenSized opens a file of a committed output, and says how long it is. The caller closes it.
+func (r *Run) OpenSized(k Key, outputName, path string) (*os.File, int64, error) {
+	if err := k.check(); err != nil {
+		return nil, 0, err
+	}
+	if err := sheaf.CheckName("output", outputName); err != nil {
+		return nil, 0, err
+	}
+	if err := output.CheckPath(path); err != nil {
+		return nil, 0, err
+	}
+	// The root is above the output's directory, which a task that runs as root can replace by a link.
+	root, err := os.OpenRoot(r.attemptDir("out", k))
+	if err != nil {
+		return nil, 0, r.openError(k, outputName, path, err)
+	}
+	defer func() { _ = root.Close() }()
+	f, err := root.OpenFile(outputName+"/"+path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, r.openError(k, outputName, path, err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = &sheaf.Error{Class: sheaf.Invalid, Msg: fmt.Sprintf("%q of output %q is no file", output.Clip(path), outputName)}
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
 }
 
 func (r *Run) openError(k Key, outputName, path string, err error) error {
