@@ -23,7 +23,7 @@ func (s *step) adoptOutputs(c *AdoptOutputs) error {
 	case !r.Manifest.Sealed || r.Manifest.Attempt != c.SplitAttempt:
 		return refuse(sheaf.Conflict, "the manifest of run %s is not that of split attempt %d", c.Run, c.SplitAttempt)
 	}
-	a := &adoption{step: s, r: r, reuse: r.Reuse, key: keyOf(r.Run), same: map[sheaf.RunID]bool{}}
+	a := &adoption{step: s, r: r, reuse: r.Reuse, key: keyOf(r.Run), same: map[*state.Run]bool{}, origins: s.Origins()}
 	for _, from := range c.Sources {
 		if len(from.First) != len(from.Count) || len(from.First) != len(from.MadeAs) {
 			return refuse(sheaf.Invalid, "the ranges of run %s are malformed", from.Run)
@@ -52,22 +52,37 @@ type adoption struct {
 	reuse state.Reuse
 	taken []state.Taken
 	key   [32]byte
-	same  map[sheaf.RunID]bool // runs looked at, and whether their tasks are the same; looked up, never ranged over
+	same  map[*state.Run]bool // runs looked at, and whether they may have what can be taken over; looked up, never ranged over
+
+	origins *state.Origins
+	last    *state.Run // the maker that was found last
+	maker   uint32     // its place
 }
 
 // mayHave reports whether the run may have what another can take over: an earlier one of the
 // same job, with partitions, whose task is the same.
 func (a *adoption) mayHave(source *state.Run) bool {
-	if source == nil || !source.Job.Reuse || source.Partitions == nil || source.Created >= a.r.Created ||
-		source.Job.Namespace != a.r.Job.Namespace || source.Job.Name != a.r.Job.Name {
-		return false
-	}
-	same, known := a.same[source.ID]
+	may, known := a.same[source]
 	if !known {
-		same = keyOf(source) == a.key
-		a.same[source.ID] = same
+		may = source != nil && source.Job.Reuse && source.Partitions != nil && source.Created < a.r.Created &&
+			source.Job.Namespace == a.r.Job.Namespace && source.Job.Name == a.r.Job.Name && keyOf(source) == a.key
+		a.same[source] = may
 	}
-	return same
+	return may
+}
+
+// makerOf is the place of a maker, where it may be one and there is room.
+func (a *adoption) makerOf(r *state.Run) (place uint32, ok bool) {
+	if r == a.last {
+		return a.maker, true
+	}
+	if !a.mayHave(r) {
+		return 0, false
+	}
+	if place, ok = a.reuse.MakerOf(r.ID); ok {
+		a.last, a.maker = r, place
+	}
+	return place, ok
 }
 
 // keyOf is the digest of what, beside its shards, a run's outputs depend on.
@@ -96,11 +111,11 @@ func (a *adoption) adopt(source *state.Run, first, count, madeAs uint32) {
 		if row := t.Row(int(p)); row.State != sheaf.PartitionPending || row.Fence != 0 {
 			continue // placed, or taken over by now
 		}
-		m, ok := a.Origin(source, int(q))
-		if !ok || !a.Reached(m) || !a.mayHave(m.Run) {
+		m, ok := a.origins.Of(source, int(q))
+		if !ok || !a.origins.Reached(m) {
 			continue
 		}
-		maker, ok := a.reuse.MakerOf(m.Run.ID)
+		maker, ok := a.makerOf(m.Run)
 		if !ok {
 			continue
 		}

@@ -71,24 +71,37 @@ func Sources(earlier []*state.Run, key [32]byte) []*state.Run {
 
 // Compare finds what can be taken over for a run that was just split and hands it to yield, ascending, a
 // block of partitions at a time. A partition that several sources have made is the newest's.
+//
+// Chunks that are byte for byte those of a source are not read at all, so that where nothing has changed no
+// manifest is; the fingerprints of the others are.
 func Compare(ctx context.Context, chunks Chunks, snap *state.Snapshot, r *state.Run, yield func([]Match) error) error {
 	sources := Sources(Earlier(snap, r.Job.Namespace, r.Job.Name, r), Key(r))
 	if len(sources) == 0 {
 		return nil
 	}
+	printed := false
+	if err := prints(ctx, chunks, r, 0, 1, func(int, shard.Fingerprint) bool { printed = true; return false }); err != nil || !printed {
+		return err
+	}
 	n := int(r.Manifest.Partitions)
 	for first := 0; first < n; first += blockLen {
-		b := newBlock(first, min(blockLen, n-first))
-		if err := prints(ctx, chunks, r, first, b.len(), b.want); err != nil {
-			return err
-		}
+		b := newBlock(snap.Origins(), first, min(blockLen, n-first))
 		for _, source := range sources {
 			if b.left == 0 {
 				break
 			}
 			b.begin(source)
+			if b.same(r, source); b.left == 0 {
+				break
+			}
+			if b.wanted == nil {
+				b.wanted = make(map[shard.Fingerprint]uint32, b.left)
+				if err := prints(ctx, chunks, r, first, b.len(), b.want); err != nil {
+					return err
+				}
+			}
 			err := prints(ctx, chunks, source, 0, int(source.Manifest.Partitions), func(q int, f shard.Fingerprint) bool {
-				b.offer(snap, q, f)
+				b.offer(q, f)
 				return b.left > 0
 			})
 			if err != nil {
@@ -131,9 +144,10 @@ func prints(ctx context.Context, chunks Chunks, r *state.Run, first, count int, 
 
 // block is some partitions of a run in a row, and who has made what they read.
 type block struct {
+	origins *state.Origins
 	first   int
-	left    int                          // wanted, and not found yet
-	wanted  map[shard.Fingerprint]uint32 // the first partition of the block that has it, plus 1
+	left    int                          // not found yet
+	wanted  map[shard.Fingerprint]uint32 // of those, the first partition of the block that has it, plus 1; nil is not read yet
 	again   map[uint32]uint32            // of partitions with the same fingerprint the next, plus 1
 	sources []*state.Run
 	found   []found // by place in the block
@@ -142,37 +156,63 @@ type block struct {
 // found is where a partition was made: the place in sources plus 1, and the partition there.
 type found struct{ source, as uint32 }
 
-func newBlock(first, n int) *block {
-	return &block{first: first, wanted: make(map[shard.Fingerprint]uint32, n), again: map[uint32]uint32{}, found: make([]found, n)}
+func newBlock(origins *state.Origins, first, n int) *block {
+	return &block{origins: origins, first: first, left: n, again: map[uint32]uint32{}, found: make([]found, n)}
 }
 
 func (b *block) len() int { return len(b.found) }
 
 func (b *block) want(p int, f shard.Fingerprint) bool {
 	at := uint32(p - b.first)
+	if b.found[at].source > 0 {
+		return true
+	}
 	if same, ok := b.wanted[f]; ok {
 		b.again[at] = same
 	}
 	b.wanted[f] = at + 1
-	b.left++
 	return true
 }
 
 func (b *block) begin(source *state.Run) { b.sources = append(b.sources, source) }
 
+func (b *block) find(at, q uint32) {
+	b.found[at] = found{uint32(len(b.sources)), q}
+	b.left--
+}
+
+// same finds the partitions that begin in chunks which the newest source has too, at the same place. A chunk
+// holds the fingerprints of all that begins in it, and which partition is the first.
+func (b *block) same(r, source *state.Run) {
+	theirs := source.Manifest.Chunks
+	for seq := r.ChunkOf(b.first); seq < min(len(r.Manifest.Chunks), len(theirs)); seq++ {
+		c := &r.Manifest.Chunks[seq]
+		if int(c.First) >= b.first+b.len() {
+			return
+		}
+		if c.Digest != theirs[seq].Digest || c.First != theirs[seq].First || c.Count != theirs[seq].Count {
+			continue
+		}
+		for p := max(int(c.First), b.first); p < min(int(c.First+c.Count), b.first+b.len()); p++ {
+			if at := p - b.first; b.found[at].source == 0 && b.origins.Available(source, p) {
+				b.find(uint32(at), uint32(p))
+			}
+		}
+	}
+}
+
 // offer says that partition q of the newest source has the fingerprint.
-func (b *block) offer(snap *state.Snapshot, q int, f shard.Fingerprint) {
+func (b *block) offer(q int, f shard.Fingerprint) {
 	at := b.wanted[f]
 	for at > 0 && b.found[at-1].source > 0 {
 		at = b.again[at-1]
 	}
-	if at == 0 || !snap.Available(b.sources[len(b.sources)-1], q) {
+	if at == 0 || !b.origins.Available(b.sources[len(b.sources)-1], q) {
 		return
 	}
 	for ; at > 0; at = b.again[at-1] {
 		if b.found[at-1].source == 0 {
-			b.found[at-1] = found{uint32(len(b.sources)), uint32(q)}
-			b.left--
+			b.find(at-1, uint32(q))
 		}
 	}
 }

@@ -81,8 +81,10 @@ func TestCompare(t *testing.T) {
 		draw := func() []string {
 			return rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g"}), 1, 12).Draw(t, "reads")
 		}
+		var before []string
 		for n := range rapid.IntRange(0, 4).Draw(t, "runs") {
 			id, reads := sheaf.RunID(fmt.Sprintf("r%d", n)), draw()
+			before = reads
 			task := rapid.SampledFrom([]string{"same", "same", "other"}).Draw(t, "task")
 			done := make([]bool, len(reads))
 			for i := range reads {
@@ -95,6 +97,9 @@ func TestCompare(t *testing.T) {
 			w.run(id, task, reads, func(i int) bool { return done[i] })
 		}
 		reads := draw()
+		if before != nil && rapid.Bool().Draw(t, "unchanged") {
+			reads = before // whole chunks are the same
+		}
 		w.run("new", "same", reads, func(int) bool { return false })
 		w.run("later", "same", reads, func(int) bool { return true })
 		snap := w.store.Snapshot()
@@ -123,4 +128,99 @@ func TestCompare(t *testing.T) {
 			}
 		}
 	})
+}
+
+// countedChunks counts what is read.
+type countedChunks struct {
+	Chunks
+	read int
+}
+
+func (c *countedChunks) Chunk(r *state.Run, seq int) ([]byte, error) {
+	c.read++
+	return c.Chunks.Chunk(r, seq)
+}
+
+// many is what n partitions read.
+func many(n int) []string {
+	reads := make([]string, n)
+	for i := range reads {
+		reads[i] = fmt.Sprintf("%08d", i)
+	}
+	return reads
+}
+
+// TestCompareChunks: where nothing has changed no manifest is read; where one thing has, only its chunk and those behind
+// are searched, and what the newest run lacks is looked for in those before.
+func TestCompareChunks(t *testing.T) {
+	const n = 20_000
+	w, all := newWorld(), many(n)
+	w.run("oldest", "same", all, func(i int) bool { return i >= 5 })
+	w.run("newest", "same", all, func(i int) bool { return i%1000 != 7 && i != 3 })
+	w.run("unchanged", "same", all, func(int) bool { return false })
+	changed := many(n)
+	changed[n/2] = "changed"
+	changed = slices.Delete(changed, n-20, n-19)
+	w.run("changed", "same", changed, func(int) bool { return false })
+	snap := w.store.Snapshot()
+	if chunks := len(snap.Run("unchanged").Manifest.Chunks); chunks < 4 {
+		t.Fatalf("%d chunks are too few for this test", chunks)
+	}
+	for _, c := range []struct {
+		run   sheaf.RunID
+		reads []string
+		want  int
+		most  int // chunks read
+	}{
+		{"unchanged", all, n - 1, 1 + 3*len(snap.Run("unchanged").Manifest.Chunks)}, // partition 3 was made by nobody
+		{"changed", changed, n - 3, 1 << 10},
+	} {
+		chunks, got := &countedChunks{Chunks: w.store}, 0
+		err := Compare(t.Context(), chunks, snap, snap.Run(c.run), func(some []Match) error {
+			for _, m := range some {
+				got += int(m.Count)
+				for i := range m.Count {
+					p, q := int(m.First+i), int(m.MadeAs+i)
+					if c.reads[p] != all[q] || (m.Source.ID == "newest") == (q%1000 == 7) || !snap.Origins().Available(m.Source, q) {
+						t.Fatalf("%s: partition %d reads %s and is %d of %s", c.run, p, c.reads[p], q, m.Source.ID)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil || got != c.want || chunks.read > c.most {
+			t.Errorf("%s: %d of %d found, %d chunks read, of %d at most; %v", c.run, got, c.want, chunks.read, c.most, err)
+		}
+	}
+	whole := &countedChunks{Chunks: w.store}
+	w.run("done", "same", all, func(int) bool { return true })
+	w.run("again", "same", all, func(int) bool { return false })
+	snap = w.store.Snapshot()
+	var found []Match
+	if err := Compare(t.Context(), whole, snap, snap.Run("again"), func(some []Match) error { found = append(found, some...); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 || found[0].Count != n || whole.read > 1 {
+		t.Errorf("of what is unchanged %d chunks are read, and it comes in %d ranges", whole.read, len(found))
+	}
+}
+
+// BenchmarkCompareMillion compares a million partitions with an earlier run that made all of them, and with
+// one behind which one thing has changed.
+func BenchmarkCompareMillion(b *testing.B) {
+	const n = 1_000_000
+	w := newWorld()
+	w.run("before", "same", many(n), func(int) bool { return true })
+	w.run("unchanged", "same", many(n), func(int) bool { return false })
+	w.run("shifted", "same", many(n)[1:], func(int) bool { return false })
+	snap := w.store.Snapshot()
+	for _, id := range []sheaf.RunID{"unchanged", "shifted"} {
+		b.Run(string(id), func(b *testing.B) {
+			for b.Loop() {
+				if err := Compare(b.Context(), w.store, snap, snap.Run(id), func([]Match) error { return nil }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

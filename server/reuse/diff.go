@@ -91,9 +91,10 @@ func (d *differ) index(ctx context.Context, store Chunks, snap *state.Snapshot, 
 		if Key(r) != key {
 			continue
 		}
+		origins := snap.Origins()
 		err := prints(ctx, store, r, 0, int(r.Manifest.Partitions), func(p int, f shard.Fingerprint) bool {
 			switch row := r.Row(p); {
-			case snap.Available(r, p):
+			case origins.Available(r, p):
 				if _, ok := d.made[f]; !ok {
 					d.made[f] = place{r, p}
 				}

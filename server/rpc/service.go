@@ -253,14 +253,14 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 		}
 		out = fresh()
 	}
-	sent := 0
+	sent, origins := 0, snap.Origins()
 	for i := int(req.From); i < r.Partitions.Len(); {
 		ranges := r.Committed(i, 1)
 		if len(ranges) == 0 {
 			break
 		}
 		for i = ranges[0].First; i <= ranges[0].Last; i++ {
-			m, ok := snap.Origin(r, i)
+			m, ok := origins.Of(r, i)
 			if !ok {
 				return &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("the output of partition %d of run %s was taken over from a run that has it no more", i, r.ID)}
 			}

@@ -47,20 +47,26 @@ type Made struct {
 
 // TakenAt is the range that holds partition i.
 func (r *Run) TakenAt(i int) (Taken, bool) {
-	at, ok := slices.BinarySearchFunc(r.Reuse.Taken, uint32(i), func(t Taken, p uint32) int {
-		switch {
-		case t.First+t.Count <= p:
-			return -1
-		case t.First > p:
-			return 1
-		}
-		return 0
-	})
+	at, ok := r.takenAt(i)
 	if !ok {
 		return Taken{}, false
 	}
 	return r.Reuse.Taken[at], true
 }
+
+func (r *Run) takenAt(i int) (place int, ok bool) {
+	return slices.BinarySearchFunc(r.Reuse.Taken, i, func(t Taken, p int) int {
+		switch {
+		case t.holds(p):
+			return 0
+		case int(t.First) > p:
+			return 1
+		}
+		return -1
+	})
+}
+
+func (t *Taken) holds(i int) bool { return int(t.First) <= i && i < int(t.First)+int(t.Count) }
 
 // Take adds ranges to what was taken over, joining those that go on where another ends. The
 // partitions must be new to it.
@@ -90,18 +96,35 @@ func (r *Reuse) MakerOf(id sheaf.RunID) (uint32, bool) {
 	return uint32(len(r.Makers) - 1), true
 }
 
-// origin finds where the output of partition i comes from; false is where there is none, or not any more.
-func origin(run func(sheaf.RunID) *Run, r *Run, i int) (Made, bool) {
+// Origins finds where the outputs of partitions come from. Asked for one partition after the other of
+// a run it looks little up, so that a million are no matter. It is good for as long as neither the runs nor the nodes
+// change, and for one goroutine.
+type Origins struct {
+	run  func(sheaf.RunID) *Run
+	node func(uint32) *Node
+
+	of    *Run // asked about last
+	at    int  // place in its Taken
+	by    uint32
+	maker *Run            // Makers[by] of it; nil is not looked up
+	up    map[uint32]bool // nodes
+}
+
+// Origins are as of the snapshot.
+func (s *Snapshot) Origins() *Origins { return &Origins{run: s.Run, node: s.NodeByNumber} }
+
+// Origins are as before this entry, as far as it changes nothing that is asked for.
+func (t *Txn) Origins() *Origins { return &Origins{run: t.Peek, node: t.NodeByNumber} }
+
+// Of finds where the committed output of partition i comes from; false is where there is none, or not any more. What was
+// taken over and is gone keeps the run and the partition that made it.
+func (o *Origins) Of(r *Run, i int) (Made, bool) {
 	row := r.Partitions.Row(i)
 	switch row.State {
 	case sheaf.PartitionSucceeded:
 		return Made{r, i, row}, true
 	case sheaf.PartitionReused:
-		t, ok := r.TakenAt(i)
-		if !ok {
-			return Made{}, false
-		}
-		maker := run(r.Reuse.Makers[t.Maker])
+		t, maker := o.taken(r, i)
 		if maker == nil || maker.Partitions == nil {
 			return Made{}, false
 		}
@@ -112,49 +135,73 @@ func origin(run func(sheaf.RunID) *Run, r *Run, i int) (Made, bool) {
 	return Made{}, false
 }
 
-// reached reports whether an output lies on a node that is up and was not found to be lost.
-func (m Made) reached(node func(uint32) *Node) bool {
+// taken is the range that holds partition i, and who made it; nil where it is gone.
+func (o *Origins) taken(r *Run, i int) (Taken, *Run) {
+	if o.of != r {
+		o.of, o.at, o.maker = r, 0, nil
+	}
+	all := r.Reuse.Taken
+	if o.at+1 < len(all) && !all[o.at].holds(i) {
+		o.at++ // mostly it is the range behind that of the partition before
+	}
+	if o.at >= len(all) || !all[o.at].holds(i) {
+		at, ok := r.takenAt(i)
+		if !ok {
+			return Taken{}, nil
+		}
+		o.at = at
+	}
+	t := all[o.at]
+	if o.maker == nil || o.by != t.Maker {
+		o.by, o.maker = t.Maker, o.run(r.Reuse.Makers[t.Maker])
+	}
+	return t, o.maker
+}
+
+// Reached reports whether an output can be read: it lies on a node that is up, and was not found to be lost.
+func (o *Origins) Reached(m Made) bool {
 	if m.Run.Lost.Contains(m.Partition) {
 		return false
 	}
-	n := node(m.Row.Node)
-	return n != nil && n.Status != sheaf.NodeDown
+	up, known := o.up[m.Row.Node]
+	if !known {
+		n := o.node(m.Row.Node)
+		up = n != nil && n.Status != sheaf.NodeDown
+		if o.up == nil {
+			o.up = map[uint32]bool{}
+		}
+		o.up[m.Row.Node] = up
+	}
+	return up
 }
-
-// Origin is where the committed output of partition i comes from; false is where it has none. What was
-// taken over and is gone keeps the run and the partition that made it.
-func (s *Snapshot) Origin(r *Run, i int) (Made, bool) { return origin(s.Run, r, i) }
 
 // Available reports whether the committed output of partition i is there and can be read now.
-func (s *Snapshot) Available(r *Run, i int) bool {
-	m, ok := s.Origin(r, i)
-	return ok && m.reached(s.NodeByNumber)
+func (o *Origins) Available(r *Run, i int) bool {
+	m, ok := o.Of(r, i)
+	return ok && o.Reached(m)
 }
 
-// Origin is the same before this entry.
-func (t *Txn) Origin(r *Run, i int) (Made, bool) { return origin(t.Peek, r, i) }
-
-// Reached reports whether an output can be read: it lies on a node that is up, and was not found to be lost.
-func (t *Txn) Reached(m Made) bool { return m.reached(t.NodeByNumber) }
+// Origin is where the committed output of partition i comes from, for who asks for one; see [Origins.Of].
+func (s *Snapshot) Origin(r *Run, i int) (Made, bool) { return s.Origins().Of(r, i) }
 
 // UnreachedReused are the partitions whose output was taken over and is gone, or lies on a node that is down.
 func (s *Snapshot) UnreachedReused(r *Run) iter.Seq2[int, Made] {
-	return unreachedReused(s.Run, s.NodeByNumber, r)
+	return s.Origins().unreachedReused(r)
 }
 
 // UnreachedReused is the same before this entry.
 func (t *Txn) UnreachedReused(r *Run) iter.Seq2[int, Made] {
-	return unreachedReused(t.Peek, t.NodeByNumber, r)
+	return t.Origins().unreachedReused(r)
 }
 
-func unreachedReused(run func(sheaf.RunID) *Run, node func(uint32) *Node, r *Run) iter.Seq2[int, Made] {
+func (o *Origins) unreachedReused(r *Run) iter.Seq2[int, Made] {
 	return func(yield func(int, Made) bool) {
 		if r.Partitions == nil || r.Partitions.Counts()[sheaf.PartitionReused] == 0 {
 			return
 		}
 		whole := make([]bool, len(r.Reuse.Makers))
 		for i, id := range r.Reuse.Makers {
-			whole[i] = allReached(run(id), node)
+			whole[i] = allReached(o.run(id), o.node)
 		}
 		for _, t := range r.Reuse.Taken {
 			if whole[t.Maker] {
@@ -164,7 +211,7 @@ func unreachedReused(run func(sheaf.RunID) *Run, node func(uint32) *Node, r *Run
 				if r.Partitions.Row(i).State != sheaf.PartitionReused {
 					continue
 				}
-				if m, ok := origin(run, r, i); (!ok || !m.reached(node)) && !yield(i, m) {
+				if m, ok := o.Of(r, i); (!ok || !o.Reached(m)) && !yield(i, m) {
 					return
 				}
 			}
