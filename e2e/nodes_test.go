@@ -49,7 +49,8 @@ client {
   drivers = ["exec"]
   slots   = 2
   file_root %q {
-    shared = true
+    shared   = true
+    writable = true
   }
 }
 `, f.in)

@@ -126,3 +126,67 @@ func TestReuse(t *testing.T) {
 		t.Errorf("a run that others hold is deleted: exit %d\n%s", r.code, r.stderr)
 	}
 }
+
+// TestReuseOverNodes: outputs that two nodes have are taken over and published again, without running anything; when
+// one of them is gone, just what it had runs again, and what is published is the same.
+func TestReuseOverNodes(t *testing.T) {
+	const partitions, batch = 20, 2
+	f := startFleet(t, 2)
+	want := map[string]string{}
+	for i := range partitions * batch {
+		name, content := fmt.Sprintf("%02d", i), fmt.Sprintf("file %d\n", i)
+		write(t, filepath.Join(f.in, "files", name), content)
+		want[name] = digestOf(content)
+	}
+	job := func(id string) (spec, to string) {
+		to = filepath.Join(f.in, "published-"+id)
+		return jobspec(t, fmt.Sprintf(`
+job "over" {
+  reuse = true
+  input "in" {
+    source = "file://%s/files"
+    mount  = "/in"
+  }
+  split {
+    glob       = "/*"
+    batch_size = %d
+  }
+  task "copy" {
+    driver = "exec"
+    config {
+      command = "/bin/sh"
+      args    = ["-c", "until [ -e %s ]; do sleep 0.05; done; cp $SHEAF_INPUT_IN/* $SHEAF_OUTPUT_OUT/"]
+    }
+  }
+  output "out" {
+    path = "/out"
+  }
+  publish {
+    to = "file://%s"
+  }
+}
+`, f.in, batch, f.gate(), to)), to
+	}
+	spec, to := job("first")
+	f.server.ok("job", "run", "-detach", "-id", "first", spec)
+	await(t, "both nodes have some of it", func() bool { return len(f.on("first", "w0")) > 0 && len(f.on("first", "w1")) > 0 })
+	write(t, f.gate(), "")
+	f.server.ok("job", "wait", "first")
+	checkPublished(t, to, "first", want)
+
+	again := func(id string, ran int) {
+		t.Helper()
+		spec, to := job(id)
+		f.server.ok("job", "run", "-id", id, spec)
+		if p := f.server.status(id).Partitions; p.Total != partitions || p.Succeeded != ran || p.Reused != partitions-ran {
+			t.Errorf("%s: %+v, and %d should have run", id, p, ran)
+		}
+		checkPublished(t, to, id, want)
+	}
+	again("second", 0)
+	lost := len(f.on("first", "w0"))
+	f.clients[0].kill()
+	await(t, "the node is given up", func() bool { return f.node("w0").Status == sheaf.NodeDown })
+	again("third", lost)
+	again("fourth", 0)
+}
