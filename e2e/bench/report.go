@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -148,7 +149,16 @@ func promises(figures []Figure) map[string]Promise {
 	return m
 }
 
+// write writes the figures to a file, beside those that it has of other parts: `make bench` and
+// `make bench-scale` of a day share one.
 func (r Results) write(path string) error {
+	before := Results{}
+	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &before) == nil && before.Scale == r.Scale {
+		r.Figures = append(slices.DeleteFunc(before.Figures, func(old Figure) bool {
+			return slices.ContainsFunc(r.Figures, func(f Figure) bool { return f.What == old.What })
+		}), r.Figures...)
+		r.Promises = promises(r.Figures)
+	}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the figures: %w", err)
