@@ -37,7 +37,8 @@ type Group struct {
 	path    string
 	limits  Limits
 	limited bool  // limits holds what the files say
-	threads int64 // threads of ours in it, by Enter
+	threads int64 // of ours in it, by Enter or Existing, which count against no limit
+	base    int64 // bytes that count against no limit
 
 	dirFD     int // v2: the directory, for Attach; -1 in v1
 	current   *os.File
@@ -60,6 +61,18 @@ func (a *Area) Group(name string) (*Group, error) {
 		_ = g.Remove()
 		return nil, fmt.Errorf("open cgroup %s: %w", g.path, err)
 	}
+	return g, nil
+}
+
+// Existing opens a group that somebody else made and will remove, by its path from the tree's
+// mounts on. What it holds now, as slack processes more, counts against no limit.
+func (t *Tree) Existing(path string, slack int64) (*Group, error) {
+	g := &Group{tree: t, path: path, dirFD: -1}
+	if err := g.open(); err != nil {
+		g.Close()
+		return nil, fmt.Errorf("open cgroup %s: %w", path, err)
+	}
+	g.threads, g.base = max(number(g.current), 0)+slack, max(number(g.usage), 0)
 	return g, nil
 }
 
@@ -111,7 +124,7 @@ func (g *Group) Limit(l Limits) error {
 
 func (g *Group) limitV1(l Limits) error {
 	memory, swap := g.file("memory", "memory.limit_in_bytes"), g.file("memory", "memory.memsw.limit_in_bytes")
-	limit := orMax(l.Memory, "-1")
+	limit := orMax(g.memory(l), "-1")
 	// Memory with swap may never be below memory alone, so it is lifted meanwhile.
 	// Kernels without swap accounting lack its file.
 	for _, w := range []struct{ path, value string }{{swap, "-1"}, {memory, limit}, {swap, limit}} {
@@ -119,11 +132,7 @@ func (g *Group) limitV1(l Limits) error {
 			return err
 		}
 	}
-	pids := int64(0)
-	if l.Pids > 0 {
-		pids = l.Pids + g.threads
-	}
-	if err := write(g.file("pids", "pids.max"), orMax(pids, "max"), ""); err != nil {
+	if err := write(g.file("pids", "pids.max"), orMax(g.pidsOf(l), "max"), ""); err != nil {
 		return err
 	}
 	if g.tree.mounts["cpu"] == "" || l.CPUMHz == 0 {
@@ -132,12 +141,26 @@ func (g *Group) limitV1(l Limits) error {
 	return write(g.file("cpu", "cpu.shares"), strconv.FormatInt(shares(l.CPUMHz), 10), "")
 }
 
+func (g *Group) memory(l Limits) int64 {
+	if l.Memory == 0 {
+		return 0
+	}
+	return l.Memory + g.base
+}
+
+func (g *Group) pidsOf(l Limits) int64 {
+	if l.Pids == 0 {
+		return 0
+	}
+	return l.Pids + g.threads
+}
+
 func (g *Group) limitV2(l Limits) error {
 	swap := g.file("memory", "memory.swap.max")
 	err := errors.Join(
-		write(g.file("memory", "memory.max"), orMax(l.Memory, "max"), ""),
+		write(g.file("memory", "memory.max"), orMax(g.memory(l), "max"), ""),
 		write(swap, map[bool]string{true: "0", false: "max"}[l.Memory > 0], swap),
-		write(g.file("pids", "pids.max"), orMax(l.Pids, "max"), ""),
+		write(g.file("pids", "pids.max"), orMax(g.pidsOf(l), "max"), ""),
 	)
 	if err != nil || g.tree.mounts["cpu"] == "" || l.CPUMHz == 0 {
 		return err

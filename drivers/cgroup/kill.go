@@ -96,8 +96,8 @@ func (g *Group) Leave() error {
 	return nil
 }
 
-// Remove removes the group, which nothing may be in any more.
-func (g *Group) Remove() error {
+// Close lets go of the group, which stays. It is not to be used any more.
+func (g *Group) Close() {
 	for _, f := range []*os.File{g.current, g.peak, g.usage, g.oom, g.pids} {
 		if f != nil {
 			_ = f.Close() // read-only
@@ -107,6 +107,11 @@ func (g *Group) Remove() error {
 		_ = syscall.Close(g.dirFD)
 		g.dirFD = -1
 	}
+}
+
+// Remove removes the group, which nothing may be in any more.
+func (g *Group) Remove() error {
+	g.Close()
 	var errs []error
 	for _, dir := range g.tree.dirs(g.path) {
 		errs = append(errs, removeDir(dir))

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sheaf-run/agent/drivers/mount"
 )
 
 // maxShadowed is how many entries a directory may have in which a mount point
@@ -21,7 +23,7 @@ const maxShadowed = 2000
 // missing is replaced by one in memory, whose entries are the host's, mounted one by one, and the point.
 func makeTemplate(points []point) (ns int, err error) {
 	ns = -1
-	offMainThread(func() {
+	mount.OffMainThread(func() {
 		if err = unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 			err = fmt.Errorf("unshare: %w", err)
 			return
@@ -34,7 +36,7 @@ func makeTemplate(points []point) (ns int, err error) {
 		if err = shadow(points); err != nil {
 			return
 		}
-		ns, err = hostNamespace()
+		ns, err = mount.Namespace()
 	})
 	return ns, err
 }

@@ -2,12 +2,12 @@ package exec
 
 import (
 	"log/slog"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sheaf-run/agent/drivers/cgroup"
+	"github.com/sheaf-run/agent/drivers/mount"
 )
 
 // readLen is the most that is read of a program's output at once: a whole pipe.
@@ -32,7 +32,7 @@ func newSlot(s *session, name string) *slot {
 
 // run is the slot's life.
 func (t *slot) run() {
-	offMainThread(func() {
+	mount.OffMainThread(func() {
 		t.setUp()
 		for e := range t.work {
 			if !t.execute(e) {
@@ -43,27 +43,6 @@ func (t *slot) run() {
 	})
 }
 
-// offMainThread runs f on a thread that ends with it. It is never the
-// process' first thread: in v1 that one's cgroup is charged for the memory of the process.
-func offMainThread(f func()) {
-	done := make(chan struct{})
-	var attempt func()
-	attempt = func() {
-		runtime.LockOSThread() // without an unlock the thread ends with its goroutine
-		if unix.Gettid() != unix.Getpid() {
-			defer close(done)
-			f()
-			return
-		}
-		// While this goroutine holds the first thread the next gets another.
-		go attempt()
-		<-done
-		runtime.UnlockOSThread()
-	}
-	go attempt()
-	<-done
-}
-
 func (t *slot) setUp() {
 	t.buf = make([]byte, readLen)
 	if area, err := t.session.driver.cgroups(); err == nil {
@@ -72,7 +51,7 @@ func (t *slot) setUp() {
 		}
 	}
 	if t.session.driver.views.usable() {
-		fd, err := hostNamespace()
+		fd, err := mount.Namespace()
 		if err == nil {
 			err = unix.Unshare(unix.CLONE_FS)
 		}

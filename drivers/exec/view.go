@@ -1,10 +1,8 @@
 package exec
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sheaf-run/agent/drivers/driverpb"
+	"github.com/sheaf-run/agent/drivers/mount"
 )
 
 // A view is the file system as one execution sees it: the host's, and its
@@ -54,11 +53,6 @@ func newViews() *views {
 // usable reports whether this process may make mounts at all.
 func (v *views) usable() bool { return v.canMount() }
 
-// hostNamespace is the mount namespace that the calling thread is in.
-func hostNamespace() (int, error) {
-	return unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-}
-
 // point is a place where something is mounted.
 type point struct {
 	target string // absolute and clean
@@ -80,7 +74,7 @@ func (v *views) enter(host int, mounts []*driverpb.Mount) (leave func(), err err
 	}()
 	// Sources are taken hold of here, where the host's paths mean what they say.
 	for i, m := range mounts {
-		fd, file, err := hold(m)
+		fd, file, err := mount.Hold(m, mount.WithBelow)
 		if err != nil {
 			return leave, fmt.Errorf("mount %s: %w", m.GetTarget(), err)
 		}
@@ -109,30 +103,6 @@ func (v *views) enter(host int, mounts []*driverpb.Mount) (leave func(), err err
 		}
 	}
 	return leave, nil
-}
-
-// hold opens a detached mount of what m names, read-only where asked.
-func hold(m *driverpb.Mount) (fd int, file bool, err error) {
-	if t := m.GetTarget(); !filepath.IsAbs(t) || filepath.Clean(t) != t || t == "/" || strings.IndexByte(t, 0) >= 0 {
-		return -1, false, errors.New("not an absolute, clean path below the root")
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(m.GetSource(), &st); err != nil {
-		return -1, false, fmt.Errorf("source %s: %w", m.GetSource(), err)
-	}
-	fd, err = unix.OpenTree(unix.AT_FDCWD, m.GetSource(), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-	if err != nil {
-		return -1, false, fmt.Errorf("source %s: %w", m.GetSource(), err)
-	}
-	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
-	if m.GetReadOnly() {
-		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
-	}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, attr); err != nil {
-		closeFD(fd)
-		return -1, false, fmt.Errorf("source %s read-only: %w", m.GetSource(), err)
-	}
-	return fd, st.Mode&unix.S_IFMT != unix.S_IFDIR, nil
 }
 
 // template is a namespace that has these mount points, made when there is
