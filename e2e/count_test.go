@@ -8,21 +8,25 @@ import (
 )
 
 // TestCount: count = 3 with an echo of the partition's index prints 0, 1, 2 in
-// order in the results, with every driver that has a shell.
+// order in the results, with every driver that has a shell, and when they may follow each other in one sandbox.
 func TestCount(t *testing.T) {
 	a := startAgent(t)
-	for driver, config := range map[string]string{
-		"exec":       `command = "sh"` + "\n" + `args = ["-c", "echo Partition=$SHEAF_PARTITION_INDEX"]`,
-		"containerd": `image = "docker-archive:` + containerdtest.DockerArchive(t, containerdtest.Busybox(t)) + `"` + "\n" + `args = ["sh", "-c", "echo Partition=$SHEAF_PARTITION_INDEX"]`,
+	image := containerdtest.DockerArchive(t, containerdtest.Busybox(t))
+	for _, c := range []struct{ driver, isolation, config string }{
+		{"exec", "partition", `command = "sh"` + "\n" + `args = ["-c", "echo Partition=$SHEAF_PARTITION_INDEX"]`},
+		{"exec", "run", `command = "sh"` + "\n" + `args = ["-c", "echo Partition=$SHEAF_PARTITION_INDEX"]`},
+		{"containerd", "partition", `image = "docker-archive:` + image + `"` + "\n" + `args = ["sh", "-c", "echo Partition=$SHEAF_PARTITION_INDEX"]`},
+		{"containerd", "run", `image = "docker-archive:` + image + `"` + "\n" + `args = ["sh", "-c", "echo Partition=$SHEAF_PARTITION_INDEX"]`},
 	} {
-		t.Run(driver, func(t *testing.T) {
+		t.Run(c.driver+" "+c.isolation, func(t *testing.T) {
 			spec := jobspec(t, `
 job "count" {
-  count = 3
+  count     = 3
+  isolation = "`+c.isolation+`"
   task "echo" {
-    driver = "`+driver+`"
+    driver = "`+c.driver+`"
     config {
-      `+config+`
+      `+c.config+`
     }
   }
 }`)

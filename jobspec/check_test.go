@@ -76,7 +76,7 @@ func TestCheckNamesTheField(t *testing.T) {
 
 // TestRefusalsComeLast checks that what is wrong decides the class, and what is not supported only where nothing is.
 func TestRefusalsComeLast(t *testing.T) {
-	later := plainJob(func(j *sheaf.Job) { j.Isolation = sheaf.IsolationRun })
+	later := plainJob(func(j *sheaf.Job) { j.Task.Network = sheaf.NetworkBridge })
 	if err := Check(later, drivers); sheaf.ClassOf(err) != sheaf.Unsupported {
 		t.Errorf("got %v", err)
 	}

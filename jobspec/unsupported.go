@@ -18,7 +18,6 @@ type refusal struct {
 // refusals are all of them. What a version comes to support loses its row, and nothing else changes.
 var refusals = []refusal{
 	{"reuse = true without a split", func(_ *checker, j *sheaf.Job) []string { return at(j.Reuse && j.Split == nil, "reuse") }},
-	{`isolation = "run"`, func(_ *checker, j *sheaf.Job) []string { return at(j.Isolation == sheaf.IsolationRun, "isolation") }},
 	{"the module", remoteModules},
 	{`network = "bridge"`, func(_ *checker, j *sheaf.Job) []string {
 		return append(at(j.Task.Network == sheaf.NetworkBridge, "task.network"), at(j.Reduce != nil && j.Reduce.Task.Network == sheaf.NetworkBridge, "reduce.task.network")...)

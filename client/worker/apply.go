@@ -105,7 +105,7 @@ func (w *Worker) start(x *execution.Execution) {
 	}
 	c := &startCommand{}
 	s := &c.start
-	s.Execution, s.Handle = x.ID, d.handle
+	s.Execution, s.Handle, s.Share = x.ID, d.handle, d.share
 	index := x.Partition
 	if x.Kind == wire.Kind_KIND_REDUCE {
 		index = 0 // it is the one there is

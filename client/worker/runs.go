@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -42,6 +44,7 @@ type runData struct {
 	asked     int           // how often it was prepared: only the answer to the latest counts
 	crashes   int
 	specSaved bool
+	share     string  // whose executions may follow each other in one sandbox; "" where each has its own
 	secrets   secrets // as of the last time it was prepared
 	reading   bool    // its secrets are being read for logs
 	reduce    bool    // it is the reduce of a run
@@ -80,12 +83,26 @@ func (w *Worker) addRun(spec *wire.RunSpec) (*execution.Run, error) {
 	d := dataOf(r)
 	d.spec, d.job, d.specSaved = spec, job, false
 	d.engine = w.engines[job.Task.Driver]
+	d.share = shareOf(job)
 	d.task, d.taskErr = sandbox.Compile(id, job, int(spec.GetPartitions()), w.cfg.Place)
 	if d.engine == nil {
 		d.taskErr = &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("this node has no driver %q", job.Task.Driver)}
 	}
 	again := d.digest != "" && spec.GetImageDigest() != "" && spec.GetImageDigest() != d.digest
 	return w.core.AddRun(specOf(spec, job), again), nil
+}
+
+// shareOf is the same for the runs of one task: a namespace's job of that name with exactly that task.
+func shareOf(job *sheaf.Job) string {
+	if job.Isolation != sheaf.IsolationRun {
+		return ""
+	}
+	text, err := json.Marshal([]any{job.Namespace, job.Name, job.Task})
+	if err != nil {
+		panic("a task that was read from JSON cannot be written: " + err.Error())
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // specOf is the core's part of a run.

@@ -15,6 +15,7 @@ import (
 	"github.com/sheaf-run/agent/drivers/exec"
 	"github.com/sheaf-run/agent/drivers/mock"
 	"github.com/sheaf-run/agent/drivers/plugin"
+	"github.com/sheaf-run/agent/drivers/supervisor"
 	"github.com/sheaf-run/agent/drivers/wasm"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -33,8 +34,11 @@ var entries = map[string]entry{
 	"wasm":       {wasm.Schema, func() drivers.Driver { return wasm.New(wasm.Options{}) }},
 }
 
-// wasmWorker is the process that runs guests for the wasm driver's own.
-const wasmWorker = "wasm-worker"
+// Processes that drivers start, of the binary itself.
+const (
+	wasmWorker     = "wasm-worker" // runs guests
+	keptSupervisor = "supervisor"  // process 1 of a kept container
+)
 
 // Names are the names of all drivers, sorted.
 func Names() []string {
@@ -78,6 +82,9 @@ func PluginMain(args []string) (handled bool, exitCode int) {
 	}
 	if args[1] == wasmWorker {
 		return true, wasm.WorkerMain(args[2:]...)
+	}
+	if args[1] == keptSupervisor {
+		return true, supervisor.Main(args[2:])
 	}
 	d, err := New(args[1])
 	if err != nil {

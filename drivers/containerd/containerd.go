@@ -3,7 +3,12 @@
 // run is prepared. A container has no capabilities, no network unless the job asks,
 // a read-only root with a writable /tmp, and limits of cpu, memory and pids.
 //
-// Containers outlive this process and the daemon. Each carries its owner, one for each state
+// Executions that may share a container (pool.go) run in kept ones, one after another: a supervisor of ours
+// (package drivers/supervisor) is their process 1, and each execution's files are put in place from outside, by a thread that
+// lives in the container's mount namespace (worker.go, scratch.go). A kept container is as the first execution found it, or it
+// is not used again. It ends with this process, and so do the executions in it.
+//
+// Other containers outlive this process and the daemon. Each carries its owner, one for each state
 // directory, as a label; Recover takes up those that the client knows and ends the owner's others.
 // Output flows through named pipes that the container's shim holds open: a program that prints more
 // than they hold waits until somebody reads again. Of a container that ends

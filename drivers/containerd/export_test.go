@@ -10,3 +10,6 @@ func Settle(d *Driver, stateDir string) error { return d.settle(stateDir) }
 
 // KeepImages has a driver keep unused images for so long.
 func KeepImages(d *Driver, keep time.Duration) { d.keep = keep }
+
+// Owner is what d's containers are labelled with.
+func Owner(d *Driver) string { return d.owner }

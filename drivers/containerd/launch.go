@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/containers"
 	"github.com/containerd/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -101,20 +102,9 @@ func (s *session) createOnce(ctx context.Context, conn *client.Client, e *execut
 	if err != nil {
 		return pipes{}, err
 	}
-	text, err := json.Marshal(spec)
+	root, err := record(ctx, conn, t, spec, e.container, map[string]string{labelExecution: e.id, labelOwner: owner})
 	if err != nil {
-		return pipes{}, fmt.Errorf("write the container's spec: %w", err)
-	}
-	if _, err := conn.ContainerService().Create(ctx, containers.Container{
-		ID: e.container, Image: t.image, Labels: map[string]string{labelExecution: e.id, labelOwner: owner},
-		Runtime: containers.RuntimeInfo{Name: shim}, Spec: &anypb.Any{TypeUrl: specType, Value: text},
-		Snapshotter: snapshotter, SnapshotKey: e.container,
-	}); err != nil {
-		return pipes{}, fmt.Errorf("make the container: %w", err)
-	}
-	root, err := conn.SnapshotService(snapshotter).Prepare(ctx, e.container, t.layers)
-	if err != nil {
-		return pipes{}, fmt.Errorf("make the container's root: %w", err)
+		return pipes{}, err
 	}
 	p, opened, err := makePipes(dir, e.container)
 	if err != nil {
@@ -127,10 +117,7 @@ func (s *session) createOnce(ctx context.Context, conn *client.Client, e *execut
 		}
 	}()
 	paths := pipePaths(dir, e.container)
-	req := &tasks.CreateTaskRequest{ContainerID: e.container, Stdout: paths[0], Stderr: paths[1]}
-	for _, m := range root {
-		req.Rootfs = append(req.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
-	}
+	req := &tasks.CreateTaskRequest{ContainerID: e.container, Stdout: paths[0], Stderr: paths[1], Rootfs: root}
 	made, err := conn.TaskService().Create(ctx, req)
 	if err != nil {
 		return pipes{}, errdefs.FromGRPC(err)
@@ -145,6 +132,30 @@ func (s *session) createOnce(ctx context.Context, conn *client.Client, e *execut
 		return pipes{}, errdefs.FromGRPC(err)
 	}
 	return p, nil
+}
+
+// record makes a container's record, and its root, which is to be mounted so.
+func record(ctx context.Context, conn *client.Client, t *template, spec *specs.Spec, id string, labels map[string]string) ([]*types.Mount, error) {
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return nil, fmt.Errorf("write the container's spec: %w", err)
+	}
+	if _, err := conn.ContainerService().Create(ctx, containers.Container{
+		ID: id, Image: t.image, Labels: labels,
+		Runtime: containers.RuntimeInfo{Name: shim}, Spec: &anypb.Any{TypeUrl: specType, Value: text},
+		Snapshotter: snapshotter, SnapshotKey: id,
+	}); err != nil {
+		return nil, fmt.Errorf("make the container: %w", err)
+	}
+	made, err := conn.SnapshotService(snapshotter).Prepare(ctx, id, t.layers)
+	if err != nil {
+		return nil, fmt.Errorf("make the container's root: %w", err)
+	}
+	var root []*types.Mount
+	for _, m := range made {
+		root = append(root, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	return root, nil
 }
 
 // resume takes up a container that an earlier process started.

@@ -13,6 +13,7 @@ import (
 	"github.com/sheaf-run/agent/drivers/driverpb"
 	"github.com/sheaf-run/agent/drivers/drivertest"
 	"github.com/sheaf-run/agent/drivers/plugin"
+	"github.com/sheaf-run/agent/drivers/supervisor"
 )
 
 // daemon is the tests' containerd. Those that kill one have one of their own.
@@ -22,6 +23,9 @@ var daemon *containerdtest.Daemon
 const long = time.Minute
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[2] == "supervisor" {
+		os.Exit(supervisor.Main(os.Args[3:]))
+	}
 	if len(os.Args) == 3 && os.Args[1] == "plugin" {
 		plugin.Serve(containerd.Name, containerd.New())
 		os.Exit(0)
@@ -62,7 +66,8 @@ func configWith(t testing.TB, block map[string]any) []byte {
 	return b
 }
 
-func TestConformance(t *testing.T) {
+// subject runs the suite's program from an image.
+func subject(t *testing.T) drivertest.Subject {
 	program, err := os.ReadFile(drivertest.Build(t, "linux", ""))
 	if err != nil {
 		t.Fatal(err)
@@ -71,29 +76,47 @@ func TestConformance(t *testing.T) {
 	image.Ref, image.Entrypoint = "sheaf.test/program:1", []string{"/bin/program"}
 	image.Files["bin/program"] = program
 	archive := "docker-archive:" + containerdtest.DockerArchive(t, image)
-	drivertest.Run(t, drivertest.Subject{
+	return drivertest.Subject{
 		New: func(t *testing.T) drivers.Driver {
 			return drivertest.Hosted(t, containerd.Name, containerd.AddressVariable+"="+daemon.Address)
 		},
-		Config: func(t *testing.T, args ...string) []byte {
-			if args[0] == "spin" {
-				// Go's runtime catches SIGTERM to end itself by it, which the kernel refuses to a container's
-				// process 1: it exits with 2 instead. Below a shell the default action stands.
-				shell := []string{"/bin/sh", "-c", "/bin/program spin; exit $?"}
-				return configWith(t, map[string]any{"image": archive, "entrypoint": shell})
-			}
-			return config(t, archive, args...)
-		},
+		Config: func(t *testing.T, args ...string) []byte { return config(t, archive, args...) },
 		Bad: map[string][]byte{
 			"no image":            []byte(`{"args":["x"]}`),
 			"a missing archive":   []byte(`{"image":"docker-archive:/nonexistent.tar"}`),
 			"a malformed name":    []byte(`{"image":"UPPER CASE"}`),
 			"an unknown argument": []byte(`{"image":"a","nope":1}`),
 		},
-		Can:   drivertest.Capabilities{Program: true, Signals: true, Mounts: true, Memory: true, Pids: true, Peak: true, Survive: true},
+		Can:   drivertest.Capabilities{Program: true, Signals: true, Mounts: true, Memory: true, Pids: true, Peak: true},
 		Short: 40,
 		Env:   []string{"PATH", "HOSTNAME", "HOME"},
-	})
+	}
+}
+
+func TestConformance(t *testing.T) {
+	s := subject(t)
+	plain := s.Config
+	s.Config = func(t *testing.T, args ...string) []byte {
+		if args[0] != "spin" {
+			return plain(t, args...)
+		}
+		// Go's runtime catches SIGTERM to end itself by it, which the kernel refuses to a container's
+		// process 1: it exits with 2 instead. Below a shell the default action stands.
+		var block map[string]any
+		if err := json.Unmarshal(plain(t, args...), &block); err != nil {
+			t.Fatal(err)
+		}
+		return configWith(t, map[string]any{"image": block["image"], "entrypoint": []string{"/bin/sh", "-c", "/bin/program spin; exit $?"}})
+	}
+	s.Can.Survive = true
+	drivertest.Run(t, s)
+}
+
+// TestKeptConformance: in a kept container a program finds what it finds in one of its own.
+func TestKeptConformance(t *testing.T) {
+	s := subject(t)
+	s.Share, s.Short = "a task", 0
+	drivertest.Run(t, s)
 }
 
 // node is a driver with a session and busybox, which is prepared.

@@ -19,17 +19,20 @@ type session struct {
 
 	mu      sync.Mutex
 	running map[string]*execution
+	pools   map[string]*pool // of kept containers, by what they are for
+	idle    int              // kept containers that run nothing
 	all     sync.WaitGroup
 }
 
-// execution is one container from its Start, or from its recovery, to its Exited.
+// execution is one Start, or one recovery, that has no Exited yet.
 type execution struct {
-	id, container string
-	start         *driverpb.Start // nil when it was recovered
-	window        drivers.Window
-	pid           uint32 // of its process 1, as the host counts
-	began         time.Time
-	stop          *stop
+	id        string
+	container string          // its own; "" for one in a kept container
+	start     *driverpb.Start // nil when it was recovered
+	window    drivers.Window
+	pid       uint32 // of its container's process 1, as the host counts
+	began     time.Time
+	stop      *stop
 }
 
 // state is what Started gives the client to keep for Recover.
@@ -41,8 +44,9 @@ type state struct {
 // returns goes on running, for Recover to take up.
 func (d *Driver) Execute(ctx context.Context, commands <-chan *driverpb.Command, events chan<- *driverpb.Event) error {
 	open, shut := context.WithCancel(ctx)
-	s := &session{driver: d, ctx: open, client: ctx, events: events, running: map[string]*execution{}}
+	s := &session{driver: d, ctx: open, client: ctx, events: events, running: map[string]*execution{}, pools: map[string]*pool{}}
 	defer s.all.Wait()
+	defer s.retireAll()
 	defer shut()
 	d.mu.Lock()
 	recovered := d.recovered
@@ -67,8 +71,13 @@ func (d *Driver) Execute(ctx context.Context, commands <-chan *driverpb.Command,
 func (s *session) command(c *driverpb.Command) {
 	switch body := c.GetBody().(type) {
 	case *driverpb.Command_Start:
-		id := body.Start.GetExecution()
-		s.run(&execution{id: id, container: s.driver.containerID(id), start: body.Start, stop: newStop()}, s.launch)
+		e := &execution{id: body.Start.GetExecution(), start: body.Start, stop: newStop()}
+		if body.Start.GetShare() != "" {
+			s.run(e, s.share)
+			return
+		}
+		e.container = s.driver.containerID(e.id)
+		s.run(e, s.launch)
 	case *driverpb.Command_Stop:
 		if e := s.find(body.Stop.GetExecution()); e != nil {
 			e.stop.ask(body.Stop, time.Now())
@@ -103,7 +112,9 @@ func (s *session) run(e *execution, work func(*execution) *driverpb.Exited) {
 		}
 		exited.Execution = e.id
 		s.emit(&driverpb.Event{Body: &driverpb.Event_Exited{Exited: exited}})
-		s.driver.clear(s.client, e.container)
+		if e.container != "" {
+			s.driver.clear(s.client, e.container)
+		}
 	})
 }
 

@@ -28,23 +28,29 @@ const (
 
 // make says how one container is made.
 func (t *template) make(conf config, start *driverpb.Start, id string) (*specs.Spec, error) {
+	spec := t.base(start, id, mounts(start))
+	spec.Process.Args, spec.Process.Env = t.args(conf), t.env(start.GetEnv())
+	return spec, own(start, spec.Process.User)
+}
+
+// base is a container with these mounts and nothing to run yet.
+func (t *template) base(start *driverpb.Start, id string, mounts []specs.Mount) *specs.Spec {
 	spec, process, linux := t.spec, *t.spec.Process, *t.spec.Linux
 	spec.Process, spec.Linux = &process, &linux
-	process.Args, process.Env = t.args(conf), t.env(start.GetEnv())
 	linux.CgroupsPath = cgroupRoot + id
 	linux.Resources = limits(*linux.Resources, start)
-	spec.Mounts = append(slices.Clone(spec.Mounts), mounts(start)...)
+	spec.Mounts = append(slices.Clone(spec.Mounts), mounts...)
 	if start.GetNetwork() == sheaf.NetworkHost {
 		linux.Namespaces = slices.DeleteFunc(slices.Clone(linux.Namespaces), func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
 		for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
 			spec.Mounts = append(spec.Mounts, specs.Mount{Destination: file, Type: "bind", Source: file, Options: []string{"rbind", "ro"}})
 		}
 	}
-	return &spec, own(start, process.User)
+	return &spec
 }
 
 func mounts(start *driverpb.Start) []specs.Mount {
-	tmp := specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777", tmpSize}}
+	tmp := memoryTmp()
 	if dir := start.GetWorkDir(); dir != "" {
 		tmp = bind(dir, "/tmp", false)
 	}
@@ -55,6 +61,11 @@ func mounts(start *driverpb.Start) []specs.Mount {
 	// What lies in another comes after it.
 	slices.SortStableFunc(list, func(a, b specs.Mount) int { return strings.Compare(a.Destination, b.Destination) })
 	return list
+}
+
+// memoryTmp is the /tmp of a container that has no directory on disk for it.
+func memoryTmp() specs.Mount {
+	return specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777", tmpSize}}
 }
 
 // bind never takes along what is mounted below the source: read-only would not hold for it.

@@ -573,17 +573,20 @@ func (x *Mount) GetSecret() bool {
 
 // Start begins one execution. Config and env are expanded.
 type Start struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Execution     string                 `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
-	Handle        string                 `protobuf:"bytes,2,opt,name=handle,proto3" json:"handle,omitempty"`
-	ConfigJson    []byte                 `protobuf:"bytes,3,opt,name=config_json,json=configJson,proto3" json:"config_json,omitempty"`
-	Env           []string               `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty"` // NAME=value, sorted
-	Mounts        []*Mount               `protobuf:"bytes,5,rep,name=mounts,proto3" json:"mounts,omitempty"`
-	CpuMhz        int64                  `protobuf:"varint,6,opt,name=cpu_mhz,json=cpuMhz,proto3" json:"cpu_mhz,omitempty"`
-	MemoryBytes   int64                  `protobuf:"varint,7,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	Pids          int64                  `protobuf:"varint,8,opt,name=pids,proto3" json:"pids,omitempty"`
-	Network       string                 `protobuf:"bytes,9,opt,name=network,proto3" json:"network,omitempty"`
-	WorkDir       string                 `protobuf:"bytes,10,opt,name=work_dir,json=workDir,proto3" json:"work_dir,omitempty"` // scratch of this execution; "" when nothing was staged and none is needed
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Execution   string                 `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
+	Handle      string                 `protobuf:"bytes,2,opt,name=handle,proto3" json:"handle,omitempty"`
+	ConfigJson  []byte                 `protobuf:"bytes,3,opt,name=config_json,json=configJson,proto3" json:"config_json,omitempty"`
+	Env         []string               `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty"` // NAME=value, sorted
+	Mounts      []*Mount               `protobuf:"bytes,5,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	CpuMhz      int64                  `protobuf:"varint,6,opt,name=cpu_mhz,json=cpuMhz,proto3" json:"cpu_mhz,omitempty"`
+	MemoryBytes int64                  `protobuf:"varint,7,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	Pids        int64                  `protobuf:"varint,8,opt,name=pids,proto3" json:"pids,omitempty"`
+	Network     string                 `protobuf:"bytes,9,opt,name=network,proto3" json:"network,omitempty"`
+	WorkDir     string                 `protobuf:"bytes,10,opt,name=work_dir,json=workDir,proto3" json:"work_dir,omitempty"` // scratch of this execution; "" when nothing was staged and none is needed
+	// Executions with the same value may follow each other in one sandbox, which a driver may keep
+	// for the next; at most one runs in it at a time. Empty: the execution has one for itself.
+	Share         string `protobuf:"bytes,11,opt,name=share,proto3" json:"share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -684,6 +687,13 @@ func (x *Start) GetNetwork() string {
 func (x *Start) GetWorkDir() string {
 	if x != nil {
 		return x.WorkDir
+	}
+	return ""
+}
+
+func (x *Start) GetShare() string {
+	if x != nil {
+		return x.Share
 	}
 	return ""
 }
@@ -1455,7 +1465,7 @@ const file_driver_proto_rawDesc = "" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1b\n" +
 	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12\x16\n" +
-	"\x06secret\x18\x04 \x01(\bR\x06secret\"\xa5\x02\n" +
+	"\x06secret\x18\x04 \x01(\bR\x06secret\"\xbb\x02\n" +
 	"\x05Start\x12\x1c\n" +
 	"\texecution\x18\x01 \x01(\tR\texecution\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\tR\x06handle\x12\x1f\n" +
@@ -1468,7 +1478,8 @@ const file_driver_proto_rawDesc = "" +
 	"\x04pids\x18\b \x01(\x03R\x04pids\x12\x18\n" +
 	"\anetwork\x18\t \x01(\tR\anetwork\x12\x19\n" +
 	"\bwork_dir\x18\n" +
-	" \x01(\tR\aworkDir\"W\n" +
+	" \x01(\tR\aworkDir\x12\x14\n" +
+	"\x05share\x18\v \x01(\tR\x05share\"W\n" +
 	"\x04Stop\x12\x1c\n" +
 	"\texecution\x18\x01 \x01(\tR\texecution\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\x19\n" +

@@ -37,6 +37,9 @@ type Subject struct {
 	// program must be able to start in it.
 	Memory int64
 
+	// Share is what the executions share a sandbox by; "" gives each its own.
+	Share string
+
 	// Env are names that a program may see beside those it was given, as a container's HOME.
 	Env []string
 }

@@ -110,7 +110,7 @@ func (b *bench) start(t *testing.T, args ...string) *driverpb.Start {
 	return &driverpb.Start{
 		Execution: string(sheaf.NewExecutionID(sheaf.RunID(b.run), b.count, 1)), Handle: b.handle,
 		ConfigJson: b.Config(t, args...),
-		CpuMhz:     500, MemoryBytes: b.Memory, Pids: defaultPids, Network: "none",
+		CpuMhz:     500, MemoryBytes: b.Memory, Pids: defaultPids, Network: "none", Share: b.Share,
 	}
 }
 
