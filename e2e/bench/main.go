@@ -22,10 +22,7 @@ import (
 )
 
 // parts are what can be measured, in the order in which it is done.
-var parts = []struct {
-	name, about string
-	run         func(*bench, context.Context) error
-}{
+var parts = []part{
 	{"start", "starting an agent, and its memory when idle", (*bench).start},
 	{"latency", "one no-op from submission to seen commit", (*bench).latency},
 	{"wasm", "no-op WebAssembly partitions on one agent", (*bench).wasm},
@@ -40,6 +37,18 @@ var parts = []struct {
 	{"table", "ten million partitions committed in random order", unitsOf("table")},
 	{"files", "a shard staged, and results made, beside cp", unitsOf("files")},
 	{"containers", "containers that do nothing, beside containerd alone", unitsOf("containers")},
+}
+
+// namedParts run only where they are named: they take long.
+var namedParts = []part{
+	{"listing", "a million files split, in a bucket and on disk, and what memory that takes", (*bench).listing},
+	{"reuse", "an unchanged run over a million files, beside listing them", (*bench).reuse},
+}
+
+// part is one thing that can be measured.
+type part struct {
+	name, about string
+	run         func(*bench, context.Context) error
 }
 
 // partTimeout ends a part that hangs; the slowest takes a few minutes where targets are just missed.
@@ -65,14 +74,14 @@ func main() {
 		return
 	}
 	agent := flag.String("agent", "bin/agent", "the agent's binary")
-	only := flag.String("only", "", "parts to run, separated by commas; all otherwise")
+	only := flag.String("only", "", "parts to run, separated by commas; all but listing and reuse otherwise")
 	scale := flag.Float64("scale", 1, "this share of the partitions and runs; targets are for 1")
 	dir := flag.String("dir", "", "where agents keep their state; a disk, not memory (default: the system's temporary directory)")
 	results := flag.String("o", "", "file for the figures (default e2e/bench/results/<date>.json)")
 	profiles := flag.String("cpu-profiles", "", "folder for CPU profiles of the agents")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: go run ./e2e/bench [flags]\n\nparts:")
-		for _, p := range parts {
+		for _, p := range slices.Concat(parts, namedParts) {
 			fmt.Fprintf(os.Stderr, "  %-8s %s\n", p.name, p.about)
 		}
 		fmt.Fprintln(os.Stderr, "\nflags:")
@@ -115,13 +124,14 @@ func (b *bench) all(ctx context.Context, only, dir, results string) (bool, error
 		return false, fmt.Errorf("make a directory: %w", err)
 	}
 	defer os.RemoveAll(b.root)
+	defer os.RemoveAll(b.root + filesSuffix)
 	machine, err := describe(b.root)
 	if err != nil {
 		return false, err
 	}
 	fmt.Fprintf(b.out, "%s\n", machine)
 	var failed error
-	for _, p := range parts {
+	for _, p := range slices.Concat(parts, namedParts) {
 		if !slices.Contains(chosen, p.name) {
 			continue
 		}
@@ -162,6 +172,9 @@ func choose(only string) ([]string, error) {
 	}
 	if only == "" {
 		return names, nil
+	}
+	for _, p := range namedParts {
+		names = append(names, p.name)
 	}
 	chosen := strings.Split(only, ",")
 	for _, c := range chosen {

@@ -12,20 +12,21 @@ import (
 
 // anonymous is the memory of a process and all that it started, in bytes: the
 // anonymous part of their proportional set size, which is what they hold of their own.
-func anonymous(pid int) (int64, error) { return rollup(pid, "Pss_Anon:") }
+func anonymous(pid int) (int64, error) { return rollup(pid, "smaps_rollup", "Pss_Anon:") }
 
 // proportional is the whole proportional set size of a process and all that it
 // started, in bytes: the binary's pages too, shared out over those that map them.
-func proportional(pid int) (int64, error) { return rollup(pid, "Pss:") }
+func proportional(pid int) (int64, error) { return rollup(pid, "smaps_rollup", "Pss:") }
 
-func rollup(pid int, key string) (int64, error) {
+// rollup sums a line of a file of /proc/PID, in kB there, over a process and all that it started.
+func rollup(pid int, file, key string) (int64, error) {
 	tree, err := descendants(pid)
 	if err != nil {
 		return 0, err
 	}
 	var sum int64
 	for i, p := range tree {
-		text := field(fmt.Sprintf("/proc/%d/smaps_rollup", p), key)
+		text := field(fmt.Sprintf("/proc/%d/%s", p, file), key)
 		kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(text, "kB")), 10, 64)
 		if err != nil {
 			if i > 0 {
