@@ -62,6 +62,9 @@ func (e *env) jobStatus() *cobra.Command {
 				}
 				fmt.Fprintln(e.out)
 			}
+			if s.Backups > 0 {
+				fmt.Fprintf(e.out, "%d slow partitions have a second attempt\n", s.Backups)
+			}
 			for _, w := range s.Waiting {
 				fmt.Fprintln(e.out, "waiting:", printable(w))
 			}

@@ -71,6 +71,7 @@ func (f *fleet) writing(name string, n, held int) string {
 	return jobspec(f.t, shell(name, n, fmt.Sprintf(`if [ $SHEAF_PARTITION_INDEX -ge %d ]; then %s; fi
 echo "said by $SHEAF_PARTITION_INDEX"
 echo "written by $SHEAF_PARTITION_INDEX" > $SHEAF_OUTPUT_OUT/$SHEAF_PARTITION_INDEX`, held, waiting(f.gate())), `
+  backups = false
   input "in" {
     source = "file://`+f.in+`"
     mount  = "/in"

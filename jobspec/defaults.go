@@ -68,6 +68,7 @@ func defaults(j *sheaf.Job, written func(path string) bool) {
 		fill(written, "split.group_rest", &s.GroupRest, defaultGroupRest(s))
 	}
 	taskDefaults("task", &j.Task, written)
+	fill(written, "backups", &j.Backups, defaultBackups(j))
 	outputDefaults("outputs", j.Outputs, written)
 	fill(written, "retry.attempts", &j.Retry.Attempts, defaultAttempts)
 	fill(written, "retry.delay", &j.Retry.Delay, defaultDelay)
@@ -113,6 +114,12 @@ func outputDefaults(path string, outputs []sheaf.Output, written func(string) bo
 		fill(written, at+".merge", &outputs[i].Merge, sheaf.MergeUnion)
 		fill(written, at+".on_conflict", &outputs[i].OnConflict, sheaf.ConflictError)
 	}
+}
+
+// defaultBackups is true where a second attempt at a partition can do no harm: the task reaches nothing but
+// its inputs and outputs.
+func defaultBackups(j *sheaf.Job) bool {
+	return j.Task.Network == sheaf.NetworkNone && j.Type == sheaf.JobBatch
 }
 
 // defaultBatch is 1, or unlimited (0) where something else ends a batch.

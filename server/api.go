@@ -46,6 +46,7 @@ type Progress struct {
 	Running         sheaf.Ranges      // assigned partitions that clients reported started
 	Slowest         []sheaf.Partition // running longest, at most 3
 	Waiting         []string          // what the run waits for, in words
+	Backups         int               // second attempts at slow partitions that are under way
 }
 
 // Explanation is why a run or a partition is where it is.

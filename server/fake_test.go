@@ -117,6 +117,7 @@ type fake struct {
 	keys    *pki.Keys // nil in plain text
 	// decide gives the outcome; 0 holds the execution for ever.
 	decide func(work) sheaf.Outcome
+	took   uint32 // ms, as it says of each; 0 is 1
 	// conduct handles a split or merge.
 	conduct func(f *fake, w work)
 	// queues says which executions it has not begun, and gives back when it is asked; nil is none.
@@ -275,6 +276,7 @@ func (f *fake) receive(m *wire.FromServer, out chan<- *wire.FromClient) {
 				}
 				if o := f.decide(w); o != 0 {
 					add(r, w, o)
+					r.DurationMs[len(r.DurationMs)-1] = max(f.took, 1)
 				}
 			})
 		})

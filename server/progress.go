@@ -9,13 +9,6 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// A rate of the last seconds says roughly when a run ends: the range of the
-// ETA allows it to change by these factors.
-const (
-	etaFaster = 1.15
-	etaSlower = 0.75
-)
-
 // Progress implements API.
 func (s *Server) Progress(id sheaf.RunID) Progress {
 	t := s.term.Load()
@@ -36,12 +29,9 @@ func (s *Server) Progress(id sheaf.RunID) Progress {
 		q.State, q.Attempt, q.Node, q.Started, q.Ended = sheaf.PartitionRunning, x.Attempt, x.Node, &since, nil
 		p.Slowest = append(p.Slowest, q)
 	}
-	c := r.Counts()
-	fast, slow := max(m.Rate, m.Recent)*etaFaster, min(m.Rate, m.Recent)*etaSlower
-	if left := c.Pending + c.Assigned; left > 0 && slow > 0 {
-		p.ETA = true
-		p.ETALow = seconds(float64(left) / fast)
-		p.ETAHigh = seconds(float64(left) / slow)
+	p.Backups = r.Backups
+	if low, high, ok := t.ETA(snap, r); ok {
+		p.ETA, p.ETALow, p.ETAHigh = true, seconds(low), seconds(high)
 	}
 	return p
 }
@@ -49,12 +39,7 @@ func (s *Server) Progress(id sheaf.RunID) Progress {
 // maxETA is what an ETA beyond is given as: nobody waits by it.
 const maxETA = 365 * 24 * time.Hour
 
-func seconds(s float64) time.Duration {
-	if s >= maxETA.Seconds() {
-		return maxETA
-	}
-	return time.Duration(s * float64(time.Second)).Round(time.Second)
-}
+func seconds(d time.Duration) time.Duration { return min(d, maxETA).Round(time.Second) }
 
 // Explain implements API.
 func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
@@ -71,6 +56,11 @@ func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
 		p := snap.Partition(r, partition)
 		e.Partition = &p
 		e.Summary = append(e.Summary, aboutPartition(snap, r, p)...)
+		if t := s.term.Load(); t != nil {
+			if why := t.WhyBackedUp(id, partition); why != "" {
+				e.Summary = append(e.Summary, "it got a second attempt since "+why)
+			}
+		}
 		if p.State.Terminal() && p.State != sheaf.PartitionCancelled {
 			return e, nil // how the run goes is nothing to it any more
 		}
@@ -82,6 +72,9 @@ func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
 		var waits []string
 		e.Placement, waits = t.Explain(snap, r)
 		e.Summary = append(e.Summary, waits...)
+		if partition < 0 {
+			e.Summary = append(e.Summary, t.AboutTail(id)...)
+		}
 	}
 	if len(e.Summary) == 0 {
 		e.Summary = append(e.Summary, aboutRun(snap, r))

@@ -47,6 +47,7 @@ type RunSummary struct {
 	Bytes     int64        `json:"bytes,omitempty"`      // of the shards, where there is a split
 	Waiting   []string     `json:"waiting,omitempty"`    // what it waits for, in words
 	Slowest   []Partition  `json:"slowest,omitempty"`    // running longest, at most 3
+	Backups   int          `json:"backups,omitempty"`    // second attempts at slow partitions that are under way
 	Failures  []ErrorGroup `json:"failures,omitempty"`   // grouped by message, at most 10
 	Warnings  []string     `json:"warnings,omitempty"`   // of the split
 	Unreached int          `json:"unreached,omitempty"`  // committed outputs whose node is gone

@@ -210,7 +210,7 @@ func (a *API) summary(ctx context.Context, in *RunRead) (*Body[sheaf.RunSummary]
 	}
 	out := sheaf.RunSummary{RunStub: a.stub(r), Bytes: int64(r.Manifest.Bytes), Warnings: r.Manifest.Warnings, Unreached: snap.Unreached(r)}
 	p := a.Server.Progress(r.ID)
-	out.Rate, out.Slowest, out.Waiting = p.Rate, p.Slowest, p.Waiting
+	out.Rate, out.Slowest, out.Waiting, out.Backups = p.Rate, p.Slowest, p.Waiting, p.Backups
 	if p.ETA {
 		low, high := sheaf.Duration(p.ETALow), sheaf.Duration(p.ETAHigh)
 		out.ETALow, out.ETAHigh = &low, &high

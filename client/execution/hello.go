@@ -83,6 +83,9 @@ func (c *Core) Welcome(w *wire.Welcome, now time.Time) {
 	}
 	c.held = false
 	c.lease = now.Add(time.Duration(w.GetLeaseMs()) * time.Millisecond)
+	for e := range c.live {
+		e.reported = false // a new leader knows nothing of what runs
+	}
 	for _, r := range c.runs {
 		if r.gate == gateFailed {
 			r.gate = gateShut // the word of it may have been lost with the stream

@@ -39,7 +39,8 @@ func TestReattach(t *testing.T) {
 		write(t, filepath.Join(in, strconv.Itoa(i)), "")
 	}
 	c.take("reattach", c.job(fmt.Sprintf(`job "reattach" {
-  count = %d
+  count   = %d
+  backups = false
   input "in" {
     source = "file://%s"
     mount  = "/in"

@@ -43,6 +43,7 @@ func newLedger(c *cluster, t *testing.T, name string, records int, hold time.Dur
 	spec := filepath.Join(c.dir, name+".hcl")
 	write(t, spec, fmt.Sprintf(`
 job "ledger" {
+  backups = false
   input "records" {
     source = "file://%s"
     mount  = "/records"

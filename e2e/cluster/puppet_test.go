@@ -259,7 +259,8 @@ func replayed(c *cluster, t *testing.T) {
 	p.start()
 	defer p.stop()
 	job := c.job(fmt.Sprintf(`job "replayed" {
-  count = %d
+  count   = %d
+  backups = false
   constraint {
     attribute = "${node.class}"
     value     = %q
@@ -321,7 +322,8 @@ func oldAttempt(c *cluster, t *testing.T) {
 	node := func() sheaf.Node { return c.nodes()[p.name] }
 	await(t, "the puppet is ready", func() bool { return node().Status == sheaf.NodeReady })
 	job := c.job(fmt.Sprintf(`job "old-attempt" {
-  count = %d
+  count   = %d
+  backups = false
   task "slow" {
     driver = "mock"
     config {

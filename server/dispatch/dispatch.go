@@ -140,6 +140,9 @@ func (c *Core) Next(node sheaf.NodeID, limit int, snap *state.Snapshot) []*wire.
 			}
 		})
 		if len(valid.First) > 0 {
+			if r.Backups > 0 {
+				b.sent[head.Run].backups = true
+			}
 			limit -= count(valid)
 			out = append(out, valid)
 		}

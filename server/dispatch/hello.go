@@ -141,6 +141,15 @@ func (b *book) sift(listed map[string]map[item]struct{}) map[string]map[item]str
 	return left
 }
 
+// Paired says that partitions of a run have, or have had, two valid attempts: the next Kills looks at all of it.
+func (c *Core) Paired(run sheaf.RunID) {
+	for _, b := range c.nodes {
+		if s := b.sent[string(run)]; s != nil {
+			s.backups = true
+		}
+	}
+}
+
 // Kills are the executions delivered to the node that are not valid in snap
 // any more and have not been named by Kills before: those of cancelled runs, losers of backups.
 func (c *Core) Kills(node sheaf.NodeID, snap *state.Snapshot) []*wire.Executions {

@@ -87,6 +87,11 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 		}
 	case *fsm.Command_ApplyPlan:
 		for _, p := range b.ApplyPlan.Placements {
+			if p.Backup {
+				if r := snap.Run(sheaf.RunID(p.Run)); r != nil {
+					t.tails.fewer(r)
+				}
+			}
 			if r := t.Store.Snapshot().Run(sheaf.RunID(p.Run)); r != nil {
 				t.noteDeadline(r)
 			}
@@ -118,6 +123,7 @@ func (t *Term) runChanged(id sheaf.RunID) {
 	r := t.Store.Snapshot().Run(id)
 	if r == nil {
 		t.broker.Forget(id)
+		t.tails.forget(id)
 		t.track.forget(id)
 		t.hub.CheckKills()
 		poke(t.reap)
@@ -137,6 +143,7 @@ func (t *Term) nodesChanged() {
 func (t *Term) look(r *state.Run) {
 	if r.Status.Terminal() {
 		t.history.add(r)
+		t.tails.forget(r.ID)
 		t.broker.Forget(r.ID)
 		t.track.over(r.ID)
 		t.hub.RunOver(r.ID)
@@ -144,7 +151,7 @@ func (t *Term) look(r *state.Run) {
 		return
 	}
 	t.history.again(r.ID)
-	if r.Masked() || r.Backups > 0 {
+	if t.tails.fewer(r) || r.Masked() {
 		t.hub.CheckKills()
 	}
 	if r.Status == sheaf.RunMerging || r.Status == sheaf.RunReducing {
@@ -160,6 +167,9 @@ func (t *Term) look(r *state.Run) {
 		t.broker.Enqueue(r.ID, share)
 	} else if need.NextMs > 0 {
 		t.broker.EnqueueAfter(r.ID, share, t.clock.until(need.NextMs))
+	}
+	if need.Ready == 0 && r.UnderWay() > 0 {
+		t.tails.add(r.ID)
 	}
 }
 

@@ -68,6 +68,7 @@ type Term struct {
 	lacking  lacking
 	crowded  crowded
 	back     takeBacks
+	tails    tails
 	loads    loads
 
 	deadlines    chan struct{} // each of size 1
@@ -85,8 +86,16 @@ func New(c Config) *Term {
 	t := &Term{
 		Config: c, clock: newClock(snap.TimeMs()), broker: broker.New(), track: newTracker(),
 		back:    newTakeBacks(),
+		tails:   newTails(snap),
 		history: newHistory(snap), drains: newDrains(), lacking: lacking{wake: make(chan struct{}, 1)},
 		deadlines: make(chan struct{}, 1), outputs: make(chan struct{}, 1), reap: make(chan struct{}, 1), compares: make(chan struct{}, 1),
+	}
+	for r := range snap.LiveRuns() {
+		for b := range snap.Backups(r.ID) {
+			if n := snap.NodeByNumber(b.Node); n != nil {
+				t.track.paired(r.ID, b, n.ID, "")
+			}
+		}
 	}
 	var alive []sheaf.NodeID
 	for n := range snap.Nodes() {
@@ -127,6 +136,7 @@ func (t *Term) Run(ctx context.Context, begun func()) error {
 	g.Go(func() error { return t.keepTokens(ctx) })
 	g.Go(func() error { return t.keepBack(ctx) })
 	g.Go(func() error { return t.keepReuse(ctx) })
+	g.Go(func() error { return t.keepTails(ctx) })
 	for range evaluators {
 		g.Go(func() error { return t.evaluate(ctx) })
 	}
@@ -205,7 +215,12 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // Started implements rpc.Observer.
-func (t *Term) Started(node sheaf.NodeID, e *wire.Executions) { t.track.started(node, e, time.Now()) }
+func (t *Term) Started(node sheaf.NodeID, e *wire.Executions) {
+	t.track.started(node, e, time.Now())
+	if e.Kind == wire.Kind_KIND_PARTITION {
+		t.tails.add(sheaf.RunID(e.Run)) // when it may be slow is to be known
+	}
+}
 
 // Ended implements rpc.Observer.
 func (t *Term) Ended(r *wire.Results, a *wire.Answers) { t.track.ended(r, a, time.Now()) }

@@ -36,7 +36,8 @@ type tracker struct {
 type runTrack struct {
 	rate    window
 	nodes   map[sheaf.NodeID]*nodeTrack
-	running map[uint32]running // by partition, at most maxRunning
+	running map[uint32]running // by partition, at most maxRunning; second attempts are in pairs
+	tail    tail
 }
 
 // nodeTrack is how one run goes on one node.
@@ -46,6 +47,8 @@ type nodeTrack struct {
 	slots     int     // as the client measured; 0 is not known
 	succeeded int     // lately
 	failed    int
+	took      float64 // ms of all that were committed, ended of them
+	ended     int
 }
 
 type running struct {
@@ -89,7 +92,7 @@ func (t *tracker) started(node sheaf.NodeID, e *wire.Executions, now time.Time) 
 			if len(r.running) >= maxRunning {
 				return
 			}
-			r.running[first+p] = running{e.Attempt[i], node, now}
+			r.began(first+p, running{e.Attempt[i], node, now})
 		}
 	}
 }
@@ -105,12 +108,15 @@ func (t *tracker) ended(res *wire.Results, a *wire.Answers, now time.Time) {
 	n := r.node(sheaf.NodeID(res.Node))
 	committed, failed := 0, 0
 	for i, v := range a.Verdict {
-		if x, ok := r.running[res.Partition[i]]; ok && x.attempt == res.Attempt[i] {
-			delete(r.running, res.Partition[i])
-		}
+		r.over(res.Partition[i], res.Attempt[i], wire.Verdict(v), now)
 		switch wire.Verdict(v) {
 		case wire.Verdict_VERDICT_COMMITTED:
 			committed++
+			if len(res.DurationMs) > i {
+				r.tail.took.Add(0, res.DurationMs[i])
+				n.took += float64(res.DurationMs[i])
+				n.ended++
+			}
 		case wire.Verdict_VERDICT_RECORDED:
 			failed++
 		}
@@ -169,6 +175,7 @@ func (t *tracker) lost(node sheaf.NodeID) {
 				delete(r.running, p)
 			}
 		}
+		r.tail.lost(node)
 	}
 }
 
@@ -251,18 +258,23 @@ func (w *window) add(now time.Time, n int) {
 	w.counts[w.last%int64(len(w.counts))] += n
 }
 
-// over is events a second over the last so many seconds and the part of the one
-// under way, or since the first event where that is later.
-func (w *window) over(now time.Time, seconds int64) float64 {
+// count is the events of the last so many seconds and the part of the one under way, or since the first
+// event where that is later, and how long that is.
+func (w *window) count(now time.Time, seconds int64) (n int, within time.Duration) {
 	if w.first == 0 {
-		return 0
+		return 0, 0
 	}
 	w.advance(now)
 	back := min(seconds, w.last-w.first)
-	n := 0
 	for i := range back + 1 {
 		n += w.counts[(w.last-i)%int64(len(w.counts))]
 	}
-	part := float64(now.Nanosecond()) / 1e9
-	return float64(n) / max(float64(back)+part, 0.25)
+	return n, time.Duration(back)*time.Second + time.Duration(now.Nanosecond())
+}
+
+// over is events a second over the last so many seconds and the part of the one
+// under way, or since the first event where that is later.
+func (w *window) over(now time.Time, seconds int64) float64 {
+	n, within := w.count(now, seconds)
+	return float64(n) / max(within.Seconds(), 0.25)
 }

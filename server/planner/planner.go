@@ -40,6 +40,7 @@ type Plan struct {
 	Run        sheaf.RunID
 	Kind       wire.Kind
 	Placements []scheduler.Placement
+	Backup     bool // the partitions are assigned elsewhere and get a second attempt
 }
 
 // Result is what became of a plan.
@@ -222,7 +223,7 @@ func narrow(ranges sheaf.Ranges) []sheaf.Range {
 }
 
 func (w *pending) piece(x scheduler.Placement, ranges []sheaf.Range) piece {
-	f := &fsm.Placement{Run: string(w.plan.Run), Kind: w.plan.Kind, Node: string(x.Node), Session: x.Session}
+	f := &fsm.Placement{Run: string(w.plan.Run), Kind: w.plan.Kind, Node: string(x.Node), Session: x.Session, Backup: w.plan.Backup}
 	n := 0
 	for _, r := range ranges {
 		f.First = append(f.First, uint32(r.First))

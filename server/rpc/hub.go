@@ -156,6 +156,14 @@ func (h *Hub) CheckKills() {
 	}
 }
 
+// Paired says that second attempts of a run were placed. One of a pair may be over already.
+func (h *Hub) Paired(run sheaf.RunID) {
+	h.mu.Lock()
+	h.core.Paired(run)
+	h.mu.Unlock()
+	h.CheckKills()
+}
+
 // RunOver tells the nodes that were given the run that no more of it comes.
 func (h *Hub) RunOver(run sheaf.RunID) {
 	h.mu.Lock()

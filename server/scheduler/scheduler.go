@@ -145,6 +145,17 @@ func Schedule(r Request) Plan {
 	return plan
 }
 
+// Able are the nodes on which the run can be, however busy, with how many of its executions each runs
+// at once.
+func Able(r Request) map[sheaf.NodeID]int {
+	candidates, _ := filter(&r)
+	able := make(map[sheaf.NodeID]int, len(candidates))
+	for _, c := range candidates {
+		able[c.ID] = c.slots
+	}
+	return able
+}
+
 // bound places each partition on the one node that it is for.
 func bound(r *Request, candidates []candidate) (placements []Placement, left int) {
 	able := make(map[sheaf.NodeID]*candidate, len(candidates))

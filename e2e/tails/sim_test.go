@@ -1,0 +1,47 @@
+package main
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"testing"
+)
+
+// TestTarget holds the target for a few seeds; `go run ./e2e/tails` shows it for more.
+func TestTarget(t *testing.T) {
+	var all [][]outcome
+	for m := range measures {
+		all = append(all, simulations(loads[0], m, map[int]int{nothing: 1, takeBack: 1, backups: 3}[m]))
+	}
+	for m, list := range all {
+		for i := range list {
+			o := &list[i]
+			if o.backups > 0 != (m == backups) || o.ratio() < 1 || len(o.etas) == 0 {
+				t.Errorf("with %s, seed %d: %d backups, %.3f times the ideal, %d ETAs", measures[m], i+1, o.backups, o.ratio(), len(o.etas))
+			}
+		}
+	}
+	without, _ := middle(all[nothing], (*outcome).ratio)
+	with, _ := middle(all[backups], (*outcome).ratio)
+	_, extra := middle(all[backups], (*outcome).side)
+	if with > atMost || extra > atMostTwo || with > without {
+		t.Errorf("%.3f times the ideal schedule with %.1f %% of the work done twice, %.3f without backups", with, extra*100, without)
+	}
+	for d := xml.NewDecoder(bytes.NewReader(draw(all))); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("the plot: %v", err)
+		}
+	}
+}
+
+// TestSimulationIsExact: what one slot does one after another takes as long as its attempts together.
+func TestSimulationIsExact(t *testing.T) {
+	o := simulate(setup{nodes: 1, slots: 1, tasks: 50, measures: backups, seed: 1, took: loads[0].took})
+	if math.Abs(o.makespan-o.committed) > 1 || o.wasted != 0 || o.backups != 0 {
+		t.Errorf("a lone node ends at %v with %v of work: %+v", o.makespan, o.committed, o.backups)
+	}
+}
