@@ -169,7 +169,7 @@ func (t *Term) look(r *state.Run) {
 		t.broker.EnqueueAfter(r.ID, share, t.clock.until(need.NextMs))
 	}
 	if need.Ready == 0 && r.UnderWay() > 0 {
-		t.tails.add(r.ID)
+		t.tails.add(r)
 	}
 }
 

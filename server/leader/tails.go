@@ -35,6 +35,7 @@ type tailTurn struct {
 	asked bool      // at once
 	at    time.Time // at this time anyway; zero is not
 	rest  time.Time // not before
+	taken int       // how many had ended when work was last taken back; 0 is never
 }
 
 func newTails(snap *state.Snapshot) tails {
@@ -47,13 +48,16 @@ func newTails(snap *state.Snapshot) tails {
 	return tails{runs: map[sheaf.RunID]*tailTurn{}, pairs: pairs, wake: make(chan struct{}, 1)}
 }
 
-// add has a run looked at.
-func (t *tails) add(run sheaf.RunID) {
+// add has a run looked at. A lone partition has no like.
+func (t *tails) add(r *state.Run) {
+	if r == nil || r.Partitions == nil || r.Partitions.Len() < 2 {
+		return
+	}
 	t.mu.Lock()
-	x := t.runs[run]
+	x := t.runs[r.ID]
 	if x == nil {
 		x = &tailTurn{}
-		t.runs[run] = x
+		t.runs[r.ID] = x
 	}
 	was := x.asked
 	x.asked = true
@@ -106,6 +110,19 @@ func (t *tails) due(now time.Time) (runs []sheaf.RunID, next time.Duration) {
 	return runs, next
 }
 
+// mayTake reports whether work may be taken back: once for each that ends, so that what is placed where it
+// was does not go round.
+func (t *tails) mayTake(run sheaf.RunID, ended int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.runs[run]
+	if x == nil || x.taken == ended {
+		return false
+	}
+	x.taken = ended
+	return true
+}
+
 // rest notes that a run was looked at, and when it is to be again.
 func (t *tails) rest(run sheaf.RunID, began time.Time, again time.Duration) {
 	now := time.Now()
@@ -136,7 +153,7 @@ func (t *Term) keepTails(ctx context.Context) error {
 			t.tails.rest(id, began, again)
 		}
 		if len(runs) > 0 {
-			continue
+			next = tailPause
 		}
 		timer := time.NewTimer(next)
 		select {
@@ -144,6 +161,10 @@ func (t *Term) keepTails(ctx context.Context) error {
 			timer.Stop()
 			return ctx.Err()
 		case <-t.tails.wake:
+			if !pause(ctx, tailPause/4) { // what comes at once is looked at together
+				timer.Stop()
+				return ctx.Err()
+			}
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -166,6 +187,9 @@ func (t *Term) mindTail(ctx context.Context, id sheaf.RunID, now time.Time) (tim
 		if err := t.backUp(ctx, snap, id, plan.Backups); err != nil {
 			return 0, err
 		}
+	}
+	if len(plan.TakeBack) == 0 || !t.tails.mayTake(id, req.Durations.Len()) {
+		return plan.Again, nil
 	}
 	for _, x := range plan.TakeBack {
 		if err := t.hub.TakeBack(ctx, x.Node, id, x.Most); err != nil {

@@ -218,7 +218,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (t *Term) Started(node sheaf.NodeID, e *wire.Executions) {
 	t.track.started(node, e, time.Now())
 	if e.Kind == wire.Kind_KIND_PARTITION {
-		t.tails.add(sheaf.RunID(e.Run)) // when it may be slow is to be known
+		t.tails.add(t.Store.Snapshot().Run(sheaf.RunID(e.Run))) // when it may be slow is to be known
 	}
 }
 
