@@ -35,8 +35,8 @@ func (e *env) jobPlan() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if diff && job.Split == nil {
-				return usage("-diff compares what a split lists with what earlier runs have read, and the job has no split")
+			if diff && !job.Splits() {
+				return usage("-diff compares with what earlier runs have read, and the job has neither a split nor reuse")
 			}
 			if diff {
 				return e.reachOrLocal(c.Context(), job, func(ctx context.Context, client *api.Client) error { return e.planDiff(ctx, client, job) })

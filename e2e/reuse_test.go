@@ -190,3 +190,77 @@ job "over" {
 	again("third", lost)
 	again("fourth", 0)
 }
+
+// TestReuseOfCounts: without a split the partitions are numbers, and each reads all inputs.
+func TestReuseOfCounts(t *testing.T) {
+	a := startAgent(t)
+	in := t.TempDir()
+	write(t, filepath.Join(in, "word"), "one\n")
+	said := filepath.Join(t.TempDir(), "said")
+	job := func(count int, inputs string) string {
+		return jobspec(t, shell("counted", count, `echo $SHEAF_PARTITION_INDEX >> `+said+`
+[ $SHEAF_PARTITION_INDEX != 2 ] || [ -e `+said+`.may ] || exit 1
+echo "$SHEAF_PARTITION_INDEX of $SHEAF_PARTITION_COUNT $(cat ${SHEAF_INPUT_IN:-/dev}/word 2> /dev/null)" > $SHEAF_OUTPUT_OUT/$SHEAF_PARTITION_INDEX`, `
+  reuse = true
+  retry {
+    attempts = 1
+  }
+  output "out" {
+    path = "/out"
+  }`+inputs))
+	}
+	input := fmt.Sprintf(`
+  input "in" {
+    source = "file://%s"
+    mount  = "/in"
+  }`, in)
+	run := func(id, spec string, code, reused int) {
+		t.Helper()
+		if r := a.cli("job", "run", "-id", id, spec); r.code != code {
+			t.Fatalf("%s: exit %d\n%s%s", id, r.code, r.stdout, r.stderr)
+		}
+		if p := a.status(id).Partitions; p.Reused != reused || p.Total != p.Reused+p.Succeeded+p.Failed {
+			t.Errorf("%s has taken over %d, want %d: %+v", id, p.Reused, reused, p)
+		}
+	}
+	run("first", job(5, ""), 3, 0)
+	write(t, said+".may", "")
+	if got := a.ok("job", "plan", "-diff", job(5, "")); !strings.Contains(got, "taken over from run first") {
+		t.Errorf("the plan says:\n%s", got)
+	}
+	run("second", job(5, ""), 0, 4)
+	explains := func(partition, says string) {
+		t.Helper()
+		if got := a.ok("job", "explain", partition); !strings.Contains(got, says) {
+			t.Errorf("%s is explained so:\n%s", partition, got)
+		}
+	}
+	explains("first/0", "not taken over from an earlier run: no earlier run")
+	explains("second/2", "failed before: partition 2 of run first")
+	explains("second/1", "taken over from partition 1 of run first")
+	run("third", job(5, ""), 0, 5)
+	if got := a.ok("job", "plan", "-diff", job(6, "")); !strings.Contains(got, "changed count: it was 5") {
+		t.Errorf("the plan of one more says:\n%s", got)
+	}
+	run("more", job(6, ""), 0, 0)
+	explains("more/0", "changed count: it was 5 in run third")
+	run("reads", job(6, input), 0, 0)
+	explains("reads/0", "changed task since run more: input.in.mount")
+	run("again", job(6, input), 0, 6)
+	write(t, filepath.Join(in, "word"), "other\n")
+	run("changed", job(6, input), 0, 0)
+	explains("changed/3", "changed: /in")
+	run("anew", job(6, input), 0, 6)
+	out := filepath.Join(t.TempDir(), "out")
+	a.ok("job", "results", "-o", out, "changed")
+	if got := read(t, out, "outputs", "out", "5"); got != "5 of 6 other\n" {
+		t.Errorf("partition 5 has made %q", got)
+	}
+	a.ok("job", "results", "-o", out, "third")
+	if got := read(t, out, "outputs", "out", "4"); got != "4 of 5 \n" {
+		t.Errorf("the partition that was taken over has made %q", got)
+	}
+	if lines := strings.Fields(read(t, said)); len(lines) != 5+1+6+6+6 {
+		t.Errorf("tasks ran %d times: %v", len(lines), lines)
+	}
+}

@@ -123,6 +123,15 @@ func scheme(s string) string {
 	return strings.ToLower(head)
 }
 
+// fileURL checks the URL of a file that a driver needs.
+func (c *checker) fileURL(field, name, s string) {
+	if kind := scheme(s); kind == "job" {
+		c.bad(field, fmt.Sprintf("%s %s is the result of a job", name, quoted(s)), "", "publish the file, and name it by file://, https://, s3://, ipfs:// or car://")
+		return
+	}
+	c.locationURL(field, name, s)
+}
+
 // locationURL checks the URL of a source, or of a module.
 func (c *checker) locationURL(field, name, s string) {
 	if s == "" {
@@ -187,9 +196,9 @@ func (d *decoder) resolveConfig(field string, task *sheaf.Task) {
 		if !ok || s == "" || !a.URL && a.Name != "image" {
 			continue
 		}
-		if archive, p, ok := strings.Cut(s, ":"); ok && (archive == "oci-archive" || archive == "docker-archive") {
-			if d.absolute(field+"."+a.Name, &p) {
-				task.Config[a.Name] = archive + ":" + p
+		if archive, p, ok := sheaf.CutArchive(s); ok {
+			if scheme(p) == "" && d.absolute(field+"."+a.Name, &p) {
+				task.Config[a.Name] = archive + p
 			}
 			continue
 		}

@@ -85,6 +85,9 @@ func (c *checker) ops(j *sheaf.Job) {
 	if j.Split != nil {
 		c.bad("split", `a job of type "ops" has no split: it runs once on every node that matches`, "", "leave split out, or write type = \"batch\"")
 	}
+	if j.Reuse {
+		c.bad("reuse", `a job of type "ops" takes nothing over from earlier runs: its tasks are about the nodes`, "", "leave reuse out")
+	}
 	if j.Count > 1 {
 		c.bad("count", fmt.Sprintf(`count is %d in a job of type "ops", which runs once on every node that matches`, j.Count), "", "leave count out")
 	}

@@ -56,8 +56,15 @@ func (c *checker) configValue(path string, a sheaf.ConfigAttribute, v any) {
 			c.bad(path, a.Name+" is empty", "", "give it a value")
 			return
 		}
-		if fits && a.URL && !isImage(a, s) {
-			c.locationURL(path, a.Name, s)
+		_, archive, isArchive := sheaf.CutArchive(s)
+		switch {
+		case !fits:
+		case a.Name == "image" && isArchive:
+			if scheme(archive) != "" {
+				c.fileURL(path, a.Name, archive)
+			}
+		case a.URL && !isImage(a, s):
+			c.fileURL(path, a.Name, s)
 		}
 	case sheaf.ConfigStrings:
 		var list []any

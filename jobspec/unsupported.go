@@ -2,8 +2,6 @@ package jobspec
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -12,47 +10,37 @@ import (
 // cannot run yet.
 type refusal struct {
 	what string // as a person would write it
-	in   func(c *checker, j *sheaf.Job) []string
+	in   func(j *sheaf.Job) []string
 }
 
 // refusals are all of them. What a version comes to support loses its row, and nothing else changes.
 var refusals = []refusal{
-	{"reuse = true without a split", func(_ *checker, j *sheaf.Job) []string { return at(j.Reuse && j.Split == nil, "reuse") }},
-	{"the module", remoteModules},
-	{`network = "bridge"`, func(_ *checker, j *sheaf.Job) []string {
+	{`network = "bridge"`, func(j *sheaf.Job) []string {
 		return append(at(j.Task.Network == sheaf.NetworkBridge, "task.network"), at(j.Reduce != nil && j.Reduce.Task.Network == sheaf.NetworkBridge, "reduce.task.network")...)
 	}},
-	{"the device block", func(_ *checker, j *sheaf.Job) []string {
+	{"the device block", func(j *sheaf.Job) []string {
 		paths := each(len(j.Task.Resources.Devices), "task.resources.devices")
 		if j.Reduce != nil {
 			paths = append(paths, each(len(j.Reduce.Task.Resources.Devices), "reduce.task.resources.devices")...)
 		}
 		return paths
 	}},
-	{"the multiregion block", func(_ *checker, j *sheaf.Job) []string { return at(j.Multiregion != nil, "multiregion") }},
-	{"the periodic block", func(_ *checker, j *sheaf.Job) []string { return at(j.Periodic != nil, "periodic") }},
-	{"the trigger block", func(_ *checker, j *sheaf.Job) []string { return at(j.Trigger != nil, "trigger") }},
+	{"the multiregion block", func(j *sheaf.Job) []string { return at(j.Multiregion != nil, "multiregion") }},
+	{"the periodic block", func(j *sheaf.Job) []string { return at(j.Periodic != nil, "periodic") }},
+	{"the trigger block", func(j *sheaf.Job) []string { return at(j.Trigger != nil, "trigger") }},
 }
 
 // refuse notes what the job asks of a later version.
 func (c *checker) refuse(j *sheaf.Job) {
 	for _, r := range refusals {
-		for _, path := range r.in(c, j) {
-			what := r.what
-			if s, ok := locationAt(j, path); ok {
-				what += " " + quoted(s) + ": " + scheme(s) + "://"
-			}
-			c.found = append(c.found, &sheaf.Error{Class: sheaf.Unsupported, Field: path, Msg: what + " is not supported in this version", Hint: unsupportedHint(path)})
+		for _, path := range r.in(j) {
+			c.found = append(c.found, &sheaf.Error{Class: sheaf.Unsupported, Field: path, Msg: r.what + " is not supported in this version", Hint: unsupportedHint(path)})
 		}
 	}
 }
 
 func unsupportedHint(path string) string {
 	switch withoutIndexes(path) {
-	case "reuse":
-		return "add a split: what it lists is compared with what earlier runs have read"
-	case "task.config.module":
-		return "copy the module to where the clients can read it, and name it with file://"
 	case "task.network", "reduce.task.network":
 		return `write network = "host" or "none"`
 	}
@@ -72,27 +60,4 @@ func each(n int, path string) []string {
 		paths = append(paths, fmt.Sprintf("%s[%d]", path, i))
 	}
 	return paths
-}
-
-func remoteModules(c *checker, j *sheaf.Job) []string {
-	var paths []string
-	for _, a := range c.drivers[j.Task.Driver].Attributes {
-		s, _ := j.Task.Config[a.Name].(string)
-		paths = append(paths, at(a.URL && !isImage(a, s) && !isFile(s), "task.config."+a.Name)...)
-	}
-	return paths
-}
-
-// isFile reports whether a known kind of source is file://.
-func isFile(s string) bool {
-	return !slices.ContainsFunc(schemes, func(k sourceKind) bool { return k.name != "file" && k.name == scheme(s) })
-}
-
-// locationAt is the URL that stands at path, where one does.
-func locationAt(j *sheaf.Job, path string) (string, bool) {
-	if name, ok := strings.CutPrefix(path, "task.config."); ok {
-		s, ok := j.Task.Config[name].(string)
-		return s, ok
-	}
-	return "", false
 }

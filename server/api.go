@@ -144,6 +144,8 @@ type API interface {
 	Diff(ctx context.Context, job sheaf.Job, manifest [][]byte, each func(reuse.Line) error) error
 	// Shards calls each for partitions of a run in a row with what they read, of each at most so many atoms.
 	Shards(ctx context.Context, run *state.Run, first, count, atoms int, each func(provenance.Read) error) error
+	// WhyRan says of a partition of a run with reuse why it was not taken over from an earlier run.
+	WhyRan(ctx context.Context, r *state.Run, partition int) ([]string, error)
 	// Cancel ends a run; one that is over stays as it is, without an error.
 	Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error)
 	// Retry runs partitions again in the next generation. Conflict says why not.

@@ -124,6 +124,11 @@ func (s *Server) Shards(ctx context.Context, run *state.Run, first, count, atoms
 	return provenance.Shards(ctx, s.store, run, first, count, atoms, each)
 }
 
+// WhyRan implements API.
+func (s *Server) WhyRan(ctx context.Context, r *state.Run, partition int) ([]string, error) {
+	return reuse.Why(ctx, s.store, s.store.Snapshot(), r, partition)
+}
+
 // Cancel implements API.
 func (s *Server) Cancel(ctx context.Context, id sheaf.RunID) (Submitted, error) {
 	_, done, err := s.change(ctx, id, &fsm.Command{Body: &fsm.Command_CancelRun{CancelRun: &fsm.CancelRun{Run: string(id)}}})

@@ -338,6 +338,10 @@ func TestExplainSaysWhatIsMissing(t *testing.T) {
 	if p := h.Progress("r"); len(p.Waiting) != 1 {
 		t.Errorf("progress waits for %q", p.Waiting)
 	}
+	published := h.Obstacles(job(func(j *sheaf.Job) { j.Publish = &sheaf.Publish{To: "s3://bucket/results/"} }))
+	if published.Placeable() || len(published.Reasons) != 1 || published.Reasons[0].Code != "no_place" || !strings.Contains(published.Text(), "may not write to s3://bucket/results/") {
+		t.Errorf("a job whose result no node may publish: %+v", published)
+	}
 	o := h.Obstacles(job(func(j *sheaf.Job) { j.Task.Resources.CPU = 9999 }))
 	if o.Feasible != 0 || len(o.Reasons) != 1 || o.Reasons[0].Code != scheduler.CPU {
 		t.Errorf("obstacles %+v", o)

@@ -33,6 +33,10 @@ type Job struct {
 	Trigger     *Trigger          `json:"trigger,omitempty"`
 }
 
+// Splits reports whether the partitions of a run come of a listing of its inputs: where there is a split, and where outputs of
+// earlier runs are to be taken over, which have read the same.
+func (j *Job) Splits() bool { return j.Split != nil || j.Reuse && j.Type != JobOps }
+
 // Values of the job's enumerations.
 const (
 	JobBatch = "batch"
@@ -142,7 +146,7 @@ type Reduce struct {
 func (j *Job) Reducing() *Job {
 	is := *j
 	is.Task, is.Outputs = j.Reduce.Task, j.Reduce.Outputs
-	is.Count, is.Split, is.Parallelism, is.Reduce, is.Publish = 1, nil, nil, nil, nil
+	is.Count, is.Split, is.Parallelism, is.Reduce, is.Publish, is.Reuse = 1, nil, nil, nil, nil, false
 	is.Inputs = nil
 	for _, o := range j.Outputs {
 		is.Inputs = append(is.Inputs, Input{Name: o.Name, Mount: o.Path})

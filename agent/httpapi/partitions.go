@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/server/state"
@@ -178,6 +179,13 @@ func (a *API) explain(ctx context.Context, in *struct {
 		out.Subject, out.State = fmt.Sprintf("partition %d", n), p.State.String()
 		if m := p.MadeBy; m != nil {
 			out.Reasons = append(out.Reasons, api.Reason{What: fmt.Sprintf("its output was taken over from partition %d of run %s, whose task and shard are the same", m.Partition, m.Run)})
+		}
+		why, err := a.Server.WhyRan(ctx, r, n)
+		if err != nil {
+			return nil, err
+		}
+		if len(why) > 0 {
+			out.Reasons = append(out.Reasons, api.Reason{What: "it was not taken over from an earlier run: " + strings.Join(why, "; ")})
 		}
 		if p.Reason != "" {
 			what := fmt.Sprintf("attempt %d ended: %s", p.Attempt, p.Reason)

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -110,7 +111,7 @@ func specOf(spec *wire.RunSpec, job *sheaf.Job) execution.Spec {
 	s := execution.Spec{
 		ID: sheaf.RunID(spec.GetRun()), Generation: spec.GetGeneration(), Driver: job.Task.Driver,
 		Need: execution.NeedOf(job.Task.Resources), Weight: weightOf(spec, job), Timeout: time.Duration(job.Task.Timeout),
-		Shards: job.Split != nil, Stages: len(job.Inputs) > 0 || len(job.Outputs) > 0 || secret.HasFiles(&job.Task), Limits: job.Task.Resources,
+		Shards: job.Split != nil || job.Splits() && len(job.Inputs) > 0, Stages: len(job.Inputs) > 0 || len(job.Outputs) > 0 || secret.HasFiles(&job.Task), Limits: job.Task.Resources,
 	}
 	for _, p := range job.Failure.OnExit {
 		if p.Action == sheaf.ActionIgnore {
@@ -157,7 +158,7 @@ func (w *Worker) prepare(r *execution.Run) {
 		var resp *driverpb.PrepareResponse
 		if err == nil {
 			req.RegistryCredentials = given.set.Registry(&job.Task)
-			resp, err = e.driver.Prepare(ctx, req)
+			resp, err = w.makeReady(ctx, e, job, req)
 		}
 		err = given.maskError(err)
 		w.post(func() {
@@ -171,6 +172,21 @@ func (w *Worker) prepare(r *execution.Run) {
 			w.prepared(r, resp, err)
 		})
 	})
+}
+
+// makeReady fetches what the driver needs, and has it prepare.
+func (w *Worker) makeReady(ctx context.Context, e *engine, job *sheaf.Job, req *driverpb.PrepareRequest) (*driverpb.PrepareResponse, error) {
+	files, err := w.bring(ctx, job, req.ConfigJson)
+	if err != nil {
+		return nil, err
+	}
+	defer files.done()
+	req.ConfigJson = files.config
+	resp, err := e.driver.Prepare(ctx, req)
+	if err != nil && files.of != "" {
+		err = fmt.Errorf("%s: %w", files.of, err)
+	}
+	return resp, err
 }
 
 // prepared goes on with a run that was prepared, or was not, and tells the servers.

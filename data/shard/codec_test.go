@@ -269,7 +269,7 @@ func FuzzDecode(f *testing.F) {
 // TestFingerprints: what partitions read decides their fingerprints, wherever they stand, and they come back
 // from the chunks alone.
 func TestFingerprints(t *testing.T) {
-	job := &sheaf.Job{Inputs: []sheaf.Input{{Name: "one", Source: "file:///a"}, {Name: "two", Source: "file:///b"}}}
+	job := &sheaf.Job{Split: &sheaf.Split{}, Inputs: []sheaf.Input{{Name: "one", Source: "file:///a"}, {Name: "two", Source: "file:///b"}}}
 	rapid.Check(t, func(t *rapid.T) {
 		views := drawViews(t)
 		prints := NewFingerprinter(job)
@@ -323,7 +323,7 @@ func TestFingerprints(t *testing.T) {
 // TestFingerprintsNeverMove: runs to come are held against runs before.
 func TestFingerprintsNeverMove(t *testing.T) {
 	v := &View{Index: 3, Atoms: []Atom{{Path: "/in/a", Input: "in", Size: 5, MTime: 7}, {Path: "/in/b", Input: "in", Size: 5, Tag: "sha256:00"}}}
-	job := &sheaf.Job{Inputs: []sheaf.Input{{Name: "in", Source: "file:///a"}}}
+	job := &sheaf.Job{Split: &sheaf.Split{}, Inputs: []sheaf.Input{{Name: "in", Source: "file:///a"}}}
 	first := NewFingerprinter(job).Of(v)
 	if got := fmt.Sprintf("%x", first); got != "b9451701755b9b0ce754d6b42100d477" {
 		t.Errorf("the fingerprint is %s", got)
@@ -353,10 +353,46 @@ func TestFingerprintsNeverMove(t *testing.T) {
 	if NewFingerprinter(job).Of(v) != first {
 		t.Error("the index counts although the task is not told it")
 	}
-	told := &sheaf.Job{Inputs: job.Inputs, Task: sheaf.Task{Env: map[string]string{"I": "${partition.index}"}}}
+	told := &sheaf.Job{Split: job.Split, Inputs: job.Inputs, Task: sheaf.Task{Env: map[string]string{"I": "${partition.index}"}}}
 	at4 := NewFingerprinter(told).Of(v)
 	v.Index = 3
 	if NewFingerprinter(told).Of(v) == at4 {
 		t.Error("the index does not count although the task is told it")
+	}
+}
+
+// TestFingerprintsOfCounts: without a split a partition is its index, of so many.
+func TestFingerprintsOfCounts(t *testing.T) {
+	v := &View{Index: 3, Atoms: []Atom{{Path: "/in", Input: "in", Dir: true, Size: 5, Tag: "sha256:00"}}}
+	job := &sheaf.Job{Count: 9, Inputs: []sheaf.Input{{Name: "in", Source: "file:///a"}}}
+	first := NewFingerprinter(job).Of(v)
+	if got := fmt.Sprintf("%x", first); got != "55a25b998e1f114f92fe4347c33ffe7d" {
+		t.Errorf("the fingerprint is %s", got)
+	}
+	more := *job
+	more.Count = 10
+	if NewFingerprinter(&more).Of(v) == first {
+		t.Error("another count, the same fingerprint")
+	}
+	v.Index = 4
+	if NewFingerprinter(job).Of(v) == first {
+		t.Error("another index, the same fingerprint")
+	}
+}
+
+// TestFingerprintsOfResults: what two runs of a job have made is the same where it has the same digests.
+func TestFingerprintsOfResults(t *testing.T) {
+	of := func(source, tag string) Fingerprint {
+		job := &sheaf.Job{Split: &sheaf.Split{}, Inputs: []sheaf.Input{{Name: "in", Source: source}}}
+		return NewFingerprinter(job).Of(&View{Atoms: []Atom{{Path: "/in/d", Input: "in", Dir: true, Size: 5, Tag: tag}}})
+	}
+	first := of("job://run-1/out", "sha256:00")
+	if of("job://run-2/out", "sha256:00") != first {
+		t.Error("the same files of another run have another fingerprint")
+	}
+	for _, other := range []Fingerprint{of("job://run-1/out", "sha256:01"), of("job://run-1/other", "sha256:00"), of("file:///out", "sha256:00")} {
+		if other == first {
+			t.Error("other files have the same fingerprint")
+		}
 	}
 }

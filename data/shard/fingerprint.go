@@ -17,6 +17,7 @@ type Fingerprint [16]byte
 // Fingerprinter makes the fingerprints of a job's shards.
 type Fingerprinter struct {
 	indexed bool              // the task is told its partition's index
+	count   int               // of a job without a split, which its tasks are told; else 0
 	sources map[string]string // by input, the URL
 	sum     hash.Hash
 	buf     []byte
@@ -25,8 +26,14 @@ type Fingerprinter struct {
 // NewFingerprinter makes one for a job.
 func NewFingerprinter(job *sheaf.Job) *Fingerprinter {
 	f := &Fingerprinter{indexed: sheaf.RefersTo(&job.Task, "partition.index"), sources: map[string]string{}, sum: sha256.New()}
+	if job.Split == nil {
+		f.indexed, f.count = true, job.Count
+	}
 	for _, in := range job.Inputs {
 		f.sources[in.Name] = in.Source
+		if _, output, ok := sheaf.CutResult(in.Source); ok {
+			f.sources[in.Name] = sheaf.ResultURL("", output) // of whichever run: all has digests
+		}
 	}
 	return f
 }
@@ -40,6 +47,9 @@ func (f *Fingerprinter) Of(v *View) Fingerprint {
 		f.buf = binary.AppendUvarint(append(f.buf, 1), uint64(v.Index))
 	} else {
 		f.buf = append(f.buf, 0)
+	}
+	if f.count > 0 {
+		f.number(uint64(f.count))
 	}
 	f.text(v.Key)
 	f.number(uint64(len(v.Keys)))

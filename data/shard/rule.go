@@ -258,6 +258,9 @@ func (r *Rule) inputName(input int32) string {
 	return r.inputs[input].Name
 }
 
+// Nothing is the identity of the one atom that stands in a manifest for a tree without inputs.
+const Nothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
 // Whole is the shard of a partition of a job without a split: each input's
 // mount as a directory atom, without size and identity.
 func Whole(inputs []sheaf.Input) sheaf.Shard {

@@ -35,7 +35,7 @@ const Name = "containerd"
 
 // Schema is the driver's config block.
 var Schema = sheaf.ConfigSchema{Driver: Name, Attributes: []sheaf.ConfigAttribute{
-	{Name: "image", Kind: sheaf.ConfigString, Required: true, Doc: "a reference, `oci-archive:PATH` or `docker-archive:PATH`"},
+	{Name: "image", Kind: sheaf.ConfigString, Required: true, Doc: "a reference, `oci-archive:PATH` or `docker-archive:PATH`, where PATH may be a URL"},
 	{Name: "entrypoint", Kind: sheaf.ConfigStrings, Doc: "instead of the image's"},
 	{Name: "args", Kind: sheaf.ConfigStrings, Doc: "instead of the image's command"},
 	{Name: sheaf.RegistrySecret, Kind: sheaf.ConfigString, Doc: "the secret that the registry wants: `user:password`, or the JSON of a docker config"},

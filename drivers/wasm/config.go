@@ -34,6 +34,8 @@ func (c taskConfig) argv() []string {
 	name := c.Module
 	if p, err := modulePath(name); err == nil {
 		name = p
+	} else if u, err := url.Parse(name); err == nil {
+		name = u.Path // of one that the node has fetched
 	}
 	return append([]string{path.Base(name)}, c.Args...)
 }
@@ -71,8 +73,8 @@ func modulePath(location string) (string, error) {
 	case !strings.EqualFold(u.Scheme, "file"):
 		return "", &sheaf.Error{
 			Class: sheaf.Unsupported, Field: "config.module",
-			Msg:  fmt.Sprintf("modules from %s:// are not supported in this version", u.Scheme),
-			Hint: "put the module on the node and name it by a file:// URL",
+			Msg:  fmt.Sprintf("modules cannot come from %s://", u.Scheme),
+			Hint: "name one by file://, https://, s3://, ipfs:// or car://",
 		}
 	case u.Host != "" && u.Host != "localhost", !path.IsAbs(u.Path):
 		return "", &sheaf.Error{

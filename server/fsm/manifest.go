@@ -118,6 +118,9 @@ func (s *step) sealManifest(c *SealManifest) error {
 	if int(k.Chunks) != len(m.Chunks) || k.Partitions != parts || string(k.Root) != string(m.Root[:]) {
 		return refuse(sheaf.Invalid, "the seal of run %s, split attempt %d, is for %d chunks and %d partitions with root %x; stored are %d and %d with %s", k.Run, k.SplitAttempt, k.Chunks, k.Partitions, k.Root, len(m.Chunks), parts, m.Root)
 	}
+	if r.Job.Split == nil && int(parts) != r.Job.Count {
+		return refuse(sheaf.Invalid, "the manifest of run %s has %d partitions, and its count is %d", k.Run, parts, r.Job.Count)
+	}
 	m.Sealed, m.Partitions, m.Bytes = true, parts, k.Bytes
 	for _, w := range k.Warnings[:min(len(k.Warnings), maxWarnings)] {
 		m.Warnings = append(m.Warnings, short(w, maxMessage))
@@ -127,7 +130,7 @@ func (s *step) sealManifest(c *SealManifest) error {
 	row.Split.Active, row.Split.Done = false, true
 	s.reply.Sealed, s.reply.Contiguous = true, k.Chunks
 	s.reply.Verdict = wire.Verdict_VERDICT_COMMITTED
-	if parts == 0 && !r.Job.Split.AllowEmpty {
+	if parts == 0 && !r.Job.Split.AllowEmpty { // a count is never 0
 		s.stop(r, state.StopSplit, "the split matched nothing")
 		return nil
 	}

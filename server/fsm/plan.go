@@ -100,7 +100,7 @@ func (s *step) started(r *state.RunTxn) {
 }
 
 func (s *step) placeSplit(r *state.RunTxn, n *state.Node) Placed {
-	if r.Job.Split == nil || r.Partitions != nil || !r.Split.Ready(s.TimeMs()) {
+	if !r.Job.Splits() || r.Partitions != nil || !r.Split.Ready(s.TimeMs()) {
 		return Placed{Refused: 1, Reason: "the run needs no split now"}
 	}
 	row := r.Change()

@@ -49,7 +49,7 @@ func (s *step) registerJob(c *RegisterJob) error {
 		if err := s.bind(r); err != nil {
 			return err
 		}
-	case job.Split == nil:
+	case !job.Splits():
 		r.Partitions = table.New(job.Count)
 	}
 	r.Adjusted.Held, r.Rerun = c.Held, c.Rerun

@@ -138,7 +138,7 @@ func pin(snap *state.Snapshot, r *state.Run) sheaf.NodeID {
 	number := uint32(0)
 	if r.Split.Done {
 		number = r.Split.Node
-	} else if r.Job.Split == nil && len(r.Job.Inputs) > 0 {
+	} else if !r.Job.Splits() && len(r.Job.Inputs) > 0 {
 		for _, c := range r.NodeCounts() {
 			if c.Assigned+c.Committed > 0 {
 				number = c.Node

@@ -25,24 +25,42 @@ func (t *Term) Results() (committed, failed uint64) {
 func (t *Term) Obstacles(job *sheaf.Job) scheduler.Explanation {
 	snap := t.Store.Snapshot()
 	kind := scheduler.Partitions
-	if job.Split != nil {
+	if job.Splits() {
 		kind = scheduler.Split
 	}
 	first := scheduler.Schedule(scheduler.Request{
 		Job: job, Kind: kind, Ready: sheaf.Ranges{{First: 0, Last: 0}}, Nodes: t.nodes(snap, job, nil, t.clock.nowMs()),
 	}).Explanation
-	if job.Reduce == nil || !first.Placeable() {
-		return first
+	if job.Reduce != nil && first.Placeable() {
+		after := job.Reducing()
+		last := scheduler.Schedule(scheduler.Request{Job: after, Kind: scheduler.Reduce, Nodes: t.nodes(snap, after, nil, t.clock.nowMs())}).Explanation
+		if !last.Placeable() {
+			for i := range last.Reasons {
+				last.Reasons[i].Text = "for the reduce: " + last.Reasons[i].Text
+			}
+			return last
+		}
 	}
-	after := job.Reducing()
-	last := scheduler.Schedule(scheduler.Request{Job: after, Kind: scheduler.Reduce, Nodes: t.nodes(snap, after, nil, t.clock.nowMs())}).Explanation
-	if last.Placeable() {
-		return first
+	return t.unpublished(snap, job, first)
+}
+
+// unpublished adds that no node may write where the job's result is to be published: what could run, and never
+// be published, is no better.
+func (t *Term) unpublished(snap *state.Snapshot, job *sheaf.Job, found scheduler.Explanation) scheduler.Explanation {
+	if job.Publish == nil {
+		return found
 	}
-	for i := range last.Reasons {
-		last.Reasons[i].Text = "for the reduce: " + last.Reasons[i].Text
+	end := scheduler.Schedule(scheduler.Request{Job: job, Kind: scheduler.Merge, Publish: job.Publish.To, Nodes: t.nodes(snap, job, nil, t.clock.nowMs())}).Explanation
+	if end.Placeable() {
+		return found
 	}
-	return last
+	found.Feasible = 0
+	for _, r := range end.Reasons {
+		if r.Code == scheduler.NoPlace {
+			found.Reasons = append(found.Reasons, r)
+		}
+	}
+	return found
 }
 
 // Explain is how the nodes look to a run now, and what it waits for, in words;

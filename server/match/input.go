@@ -9,7 +9,7 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-// Input is what an input of a job, or a module that it names, asks of a node.
+// Input is what an input of a job, or a file that its task's driver needs, asks of a node.
 type Input struct {
 	What, Scheme, Host, Path string
 }

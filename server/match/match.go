@@ -24,6 +24,7 @@ const (
 	Unhealthy  Code = "unhealthy_driver"
 	Constraint Code = "constraint"
 	NoSource   Code = "no_source" // cannot read an input
+	NoFile     Code = "no_file"   // cannot fetch a module, or an image's archive
 	NoPlace    Code = "no_place"  // may not write where the result is published
 	CPU        Code = "cpu"       // the node is too small for one execution, in all
 	Memory     Code = "memory"
@@ -40,11 +41,15 @@ type Requirement struct {
 	affinities  []condition
 	weights     int // of affinities, without their signs
 	inputs      []Input
+	files       []Input // that the task's driver needs
 }
 
 // Of reads what a job asks for.
 func Of(job *sheaf.Job) *Requirement {
 	r := &Requirement{job: job, inputs: Inputs(job)}
+	for _, f := range sheaf.TaskFiles(&job.Task) {
+		r.files = append(r.files, inputOf("the "+f.Argument, f.URL))
+	}
 	r.everywhere = len(job.Datacenters) == 0 || slices.Contains(job.Datacenters, "*")
 	for _, c := range job.Constraints {
 		r.constraints = append(r.constraints, compile(c))
@@ -79,6 +84,15 @@ func (r *Requirement) Lacks(n *sheaf.Node) (Code, string) {
 			}
 			return NoSource, fmt.Sprintf("cannot read %s:// of %s", x.Scheme, x.What)
 		}
+	}
+	for _, x := range r.files {
+		if _, ok := x.SourceOf(n); ok {
+			continue
+		}
+		if x.Scheme == "file" {
+			return NoFile, fmt.Sprintf("may not read %s for %s: no directory that its configuration lets jobs read holds it", x.Path, x.What)
+		}
+		return NoFile, fmt.Sprintf("cannot fetch %s by %s://", x.What, x.Scheme)
 	}
 	return r.lacksRoom(n)
 }

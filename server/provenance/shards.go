@@ -25,7 +25,7 @@ type Read struct {
 // Shards calls yield for each of the run's partitions first to first+count-1, in order, with at most
 // `most` of its atoms. It holds the chunks of these partitions.
 func Shards(ctx context.Context, chunks Chunks, r *state.Run, first, count, most int, yield func(Read) error) error {
-	if r.Job.Split == nil {
+	if !r.Job.Splits() || len(r.Job.Inputs) == 0 {
 		atoms := atomsOf(shard.Whole(r.Job.Inputs))
 		for i := range count {
 			if err := yield(Read{Partition: first + i, Atoms: atoms[:min(len(atoms), most)], Total: len(atoms)}); err != nil {

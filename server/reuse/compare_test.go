@@ -39,7 +39,7 @@ func (w *world) change(f func(*state.Txn)) {
 
 // run adds a run that reads the given contents; those in done are committed.
 func (w *world) run(id sheaf.RunID, task string, reads []string, done func(i int) bool) {
-	job := &sheaf.Job{Name: "j", Namespace: "default", Reuse: true, Task: sheaf.Task{Driver: task}}
+	job := &sheaf.Job{Name: "j", Namespace: "default", Reuse: true, Split: &sheaf.Split{}, Task: sheaf.Task{Driver: task}}
 	m := state.Manifest{Attempt: 1, Sealed: true, Partitions: uint32(len(reads))}
 	enc := shard.NewWriter(func(c shard.Chunk) error {
 		at := int64(0)

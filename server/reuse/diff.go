@@ -46,6 +46,8 @@ func Diff(ctx context.Context, store Chunks, snap *state.Snapshot, job *sheaf.Jo
 		}
 		if changed := sheaf.ChangedFacts(Facts(d.last), facts); len(changed) > 0 {
 			d.task = "changed task since run " + string(d.last.ID) + ": " + strings.Join(changed, ", ")
+		} else if was := d.last.Job.Count; job.Split == nil && was != job.Count {
+			d.task = fmt.Sprintf("changed count: it was %d in run %s", was, d.last.ID)
 		}
 	}
 	for _, chunk := range manifest {
@@ -93,18 +95,13 @@ func (d *differ) index(ctx context.Context, store Chunks, snap *state.Snapshot, 
 		}
 		origins := snap.Origins()
 		err := prints(ctx, store, r, 0, int(r.Manifest.Partitions), func(p int, f shard.Fingerprint) bool {
-			switch row := r.Row(p); {
+			switch {
 			case origins.Available(r, p):
 				if _, ok := d.made[f]; !ok {
 					d.made[f] = place{r, p}
 				}
-			case d.tried[f] != "":
-			case row.State == sheaf.PartitionFailed:
-				d.tried[f] = fmt.Sprintf("failed before: partition %d of run %s", p, r.ID)
-			case row.State == sheaf.PartitionSucceeded || row.State == sheaf.PartitionReused:
-				d.tried[f] = fmt.Sprintf("its output of run %s is lost", r.ID)
-			default:
-				d.tried[f] = fmt.Sprintf("not done before: partition %d of run %s was %s", p, r.ID, row.State)
+			case d.tried[f] == "":
+				d.tried[f] = unmade(r, p)
 			}
 			return len(d.made)+len(d.tried) < maxIndexed
 		})

@@ -411,7 +411,7 @@ func (s *session) sendSpec(st stream, snap *state.Snapshot, run sheaf.RunID) err
 	if r.Manifest.Sealed {
 		spec.SplitAttempt, spec.ManifestDigest = r.Manifest.Attempt, r.Manifest.Root[:]
 		s.specs[run] = is
-	} else if r.Job.Split == nil {
+	} else if !r.Job.Splits() {
 		s.specs[run] = is
 	} // else the split goes by this spec; the partitions get another that names the manifest
 	return st.Send(&wire.FromServer{Body: &wire.FromServer_Run{Run: spec}})

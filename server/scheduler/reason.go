@@ -22,6 +22,7 @@ const (
 	Unhealthy       = match.Unhealthy
 	Constraint      = match.Constraint
 	NoSource        = match.NoSource
+	NoFile          = match.NoFile
 	NoPlace         = match.NoPlace
 	CPU             = match.CPU
 	Memory          = match.Memory

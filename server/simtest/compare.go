@@ -236,7 +236,7 @@ func (o *oracle) final() {
 				w.fail("%v is committed with the output of another, or %s has deleted it", x, c.id)
 			}
 		}
-		if run.Job.Split != nil {
+		if run.Job.Splits() {
 			o.manifest(run)
 		}
 	}

@@ -107,7 +107,7 @@ func resultOf(mem *memdb.Txn, namespace, of string, after []*Run) (*Run, *sheaf.
 	row, err := mem.First(tableRuns, byID, nameKey(sheaf.RunID(of)))
 	must(err)
 	if r, _ := row.(*Run); r != nil && r.Job.Namespace == namespace {
-		if !r.Complete() && len(r.Job.Outputs) > 0 {
+		if !r.Complete() && len(r.Job.Results()) > 0 {
 			return nil, &sheaf.Error{Class: sheaf.Invalid, Msg: fmt.Sprintf("run %s has no complete result: it is %s", r.ID, r.Status), Hint: "wait for it, or name it in after"}
 		}
 		return r, nil
@@ -124,7 +124,7 @@ func resultOf(mem *memdb.Txn, namespace, of string, after []*Run) (*Run, *sheaf.
 			latest = r
 		}
 	}
-	if latest != nil && len(latest.Job.Outputs) == 0 {
+	if latest != nil && len(latest.Job.Results()) == 0 {
 		return latest, nil // which has nothing to be read
 	}
 	if latest != nil {
