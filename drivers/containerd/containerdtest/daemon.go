@@ -18,8 +18,10 @@ import (
 	client "github.com/containerd/containerd"
 )
 
-// patience is how long the daemon may take to answer.
-const patience = 30 * time.Second
+const (
+	patience = 30 * time.Second      // how long the daemon may take to answer
+	askEvery = 20 * time.Millisecond // one that has just begun to listen may say that it is not ready
+)
 
 // Daemon is a containerd on a socket of its own, with its own images and state.
 type Daemon struct {
@@ -62,10 +64,16 @@ func (d *Daemon) Run() error {
 		defer func() { _ = conn.Close() }()
 		ctx, stop := context.WithTimeout(context.Background(), patience)
 		defer stop()
-		if ok, serveErr := conn.IsServing(ctx); ok && serveErr == nil {
-			return nil
+		for err == nil {
+			if ok, asked := conn.IsServing(ctx); ok && asked == nil {
+				return nil
+			}
+			select {
+			case <-time.After(askEvery):
+			case <-ctx.Done():
+				err = fmt.Errorf("it does not serve")
+			}
 		}
-		err = fmt.Errorf("it does not serve")
 	}
 	d.Kill()
 	return fmt.Errorf("containerd: %w\n%s", err, d.log)
