@@ -192,9 +192,13 @@ func TestDrainForced(t *testing.T) {
 		t.Errorf("w0 is %+v", got)
 	}
 	f.server.ok("node", "drain", "-cancel", "w0")
-	f.server.until("held", "all slots are full again", func(s sheaf.RunSummary) bool { return s.Partitions.Running == 4 })
 	write(t, f.gate(), "")
 	f.server.ok("job", "wait", "held")
+	f.server.ok("job", "run", "-detach", "-id", "again", f.writing("again", 4, 4))
+	f.server.ok("job", "wait", "again")
+	if on := f.on("again", "w0"); len(on) == 0 {
+		t.Error("w0 is not used again")
+	}
 	for _, p := range f.server.partitions("held") {
 		if p.Failures != 0 || p.Losses != 0 {
 			t.Errorf("partition %d paid for it: %+v", p.Index, p)

@@ -12,8 +12,8 @@ type Job struct {
 	Count       int               `json:"count,omitempty"` // 1..MaxPartitions; 0 where Split is set
 	Timeout     Duration          `json:"timeout,omitempty"`
 	Reuse       bool              `json:"reuse,omitempty"`
-	Isolation   string            `json:"isolation"`         // IsolationPartition or IsolationRun
-	Backups     bool              `json:"backups,omitempty"` // what is slow may get a second attempt, on another node
+	Isolation   string            `json:"isolation"` // IsolationPartition or IsolationRun
+	Backups     bool              `json:"backups"`   // what is slow may get a second attempt, on another node
 	Meta        map[string]string `json:"meta,omitempty"`
 	Compat      []string          `json:"compat,omitempty"`
 	After       []string          `json:"after,omitempty"`

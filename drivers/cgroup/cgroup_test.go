@@ -160,7 +160,11 @@ func group(t *testing.T) *Group {
 
 func TestKillAll(t *testing.T) {
 	g := group(t)
-	cmd := exec.Command("sh", "-c", "sleep 1000 & sleep 1000 & wait")
+	cmd := exec.Command("sh", "-c", "read go; sleep 1000 & sleep 1000 & wait") // what it starts before it is in the group is not
+	begin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +174,9 @@ func TestKillAll(t *testing.T) {
 		_ = cmd.Wait() // killed
 	}()
 	if err := g.Add(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := begin.Write([]byte("go\n")); err != nil {
 		t.Fatal(err)
 	}
 	tree, _ := Find()

@@ -101,11 +101,17 @@ func eventually(s *site, command string, good func(out string) bool) {
 // servers waits until these are the cluster's servers, as which they know themselves, and alive.
 func servers(s *site, names ...string) {
 	s.t.Helper()
-	want := ""
-	for _, name := range names {
-		want += strings.TrimSpace(s.read(name+"/var/lib/sheaf/server/id")) + " " + name + " true\n"
-	}
-	eventually(s, "agent operator raft list-peers -t '{{range .}}{{.id}} {{.name}} {{.alive}}\n{{end}}' | sort -k 2", func(out string) bool { return out+"\n" == want })
+	eventually(s, "agent operator raft list-peers -t '{{range .}}{{.id}} {{.name}} {{.alive}}\n{{end}}' | sort -k 2", func(out string) bool {
+		want := ""
+		for _, name := range names {
+			id, err := os.ReadFile(s.path(name + "/var/lib/sheaf/server/id"))
+			if err != nil {
+				return false // it has only been started
+			}
+			want += strings.TrimSpace(string(id)) + " " + name + " true\n"
+		}
+		return out+"\n" == want
+	})
 }
 
 func foundedByThree(s *site) {
