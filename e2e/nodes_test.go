@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -361,18 +362,7 @@ func TestFrozen(t *testing.T) {
 	if len(had) == 0 {
 		t.Fatal("w0 runs nothing")
 	}
-	frozen := descendants(f.clients[0].cmd.Process.Pid)
-	for _, pid := range frozen {
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-	}
-	thaw := func() {
-		for _, pid := range frozen {
-			_ = syscall.Kill(pid, syscall.SIGCONT)
-		}
-	}
-	t.Cleanup(thaw)
+	thaw := freeze(t, f.clients[0].cmd.Process.Pid)
 	await(t, "w0 is down", func() bool { return f.node("w0").Status == sheaf.NodeDown })
 	write(t, f.gate(), "")
 	f.server.ok("job", "wait", "r")
@@ -393,6 +383,30 @@ func TestFrozen(t *testing.T) {
 		}
 	}
 	f.check("r", 4)
+}
+
+// freeze stops a process and all below it, and returns what lets them go on, which the test's end does otherwise. A child may end
+// or begin another before its turn comes: stopping is done when a pass over the tree meets nothing new.
+func freeze(t *testing.T, pid int) (thaw func()) {
+	t.Helper()
+	frozen := map[int]bool{}
+	thaw = func() {
+		for pid := range frozen {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+	t.Cleanup(thaw)
+	for before := -1; before < len(frozen); {
+		before = len(frozen)
+		for _, pid := range descendants(pid) {
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err == nil {
+				frozen[pid] = true
+			} else if !errors.Is(err, syscall.ESRCH) {
+				t.Fatal(err)
+			}
+		}
+	}
+	return thaw
 }
 
 // descendants are a process and all below it.
