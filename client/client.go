@@ -76,7 +76,7 @@ func New(cfg Config) (*Client, error) {
 
 // open takes hold of the data directory and finds the node's identity in it.
 func (c *Client) open() error {
-	for _, d := range []string{"", "drivers", "tmp"} {
+	for _, d := range []string{"", "drivers"} {
 		if err := os.MkdirAll(filepath.Join(c.dir, d), 0o711); err != nil {
 			return fmt.Errorf("make the data directory: %w", err)
 		}
@@ -89,6 +89,9 @@ func (c *Client) open() error {
 		return err
 	}
 	c.file = file
+	if err := c.clearScratch(); err != nil {
+		return err
+	}
 	id, err := file.Value("node_id")
 	if err != nil {
 		return fmt.Errorf("read the node's identity: %w", err)
@@ -100,6 +103,20 @@ func (c *Client) open() error {
 		}
 	}
 	c.id = sheaf.NodeID(id)
+	return nil
+}
+
+// scratch is where spools and the drivers' sockets are.
+func (c *Client) scratch() string { return filepath.Join(c.dir, "tmp") }
+
+// clearScratch removes what an agent that was killed left behind. The checkpoint is open by now: nobody else uses the directory.
+func (c *Client) clearScratch() error {
+	if err := os.RemoveAll(c.scratch()); err != nil {
+		return fmt.Errorf("clear the directory of temporary files: %w", err)
+	}
+	if err := os.Mkdir(c.scratch(), 0o711); err != nil {
+		return fmt.Errorf("make the directory of temporary files: %w", err)
+	}
 	return nil
 }
 
@@ -176,7 +193,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	w := worker.New(worker.Config{
 		Place:     sandbox.Place{NodeID: c.id, NodeName: c.cfg.Name, Region: c.cfg.Region, Datacenter: c.cfg.Datacenter, Attributes: fp.Attributes},
 		Resources: fp.Resources, Slots: c.cfg.Slots, Drivers: c.plugins(), DriverDir: filepath.Join(c.dir, "drivers"),
-		Store: st, Checkpoint: c.file, Spaces: spaces, Secrets: secret.NewFiles(string(c.id)), Sources: sources, Places: c.places(), TempDir: filepath.Join(c.dir, "tmp"), Held: kept.Held,
+		Store: st, Checkpoint: c.file, Spaces: spaces, Secrets: secret.NewFiles(string(c.id)), Sources: sources, Places: c.places(), TempDir: c.scratch(), Held: kept.Held,
 		Peer: peers.node, PeerAt: peers.at, Keys: keys, Logger: c.cfg.Logger,
 	})
 	h := &handler{Worker: w, client: c, fingerprint: fp}
@@ -219,7 +236,7 @@ func (c *Client) plugins() []plugin.Config {
 		if d.Options != nil {
 			env = append(env, plugin.Setting(d.Options))
 		}
-		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: env, Checksum: d.Checksum, MTLS: d.Checksum != nil, Log: c.cfg.Logger})
+		list = append(list, plugin.Config{Name: d.Name, Command: d.Command, Env: env, SocketDir: c.scratch(), Checksum: d.Checksum, MTLS: d.Checksum != nil, Log: c.cfg.Logger})
 	}
 	return list
 }

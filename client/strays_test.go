@@ -161,3 +161,29 @@ func TestGrace(t *testing.T) {
 		}
 	}
 }
+
+// TestScratchIsCleared: drivers' sockets are in the node's own directory, and what an agent that was killed left there goes with the
+// next one's start.
+func TestScratchIsCleared(t *testing.T) {
+	l := newLeader(t)
+	cfg := l.config()
+	left := filepath.Join(cfg.DataDir, "tmp", "plugin-dir1")
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, "spool"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stop := l.start(cfg)
+	untilGone(t, left)
+	l.run("r", mockJob(map[string]any{}), 1)
+	l.assign("r", 0, 1, 1)
+	l.until("the result", func() bool { return len(l.results) == 1 })
+	if sockets, err := filepath.Glob(filepath.Join(cfg.DataDir, "tmp", "plugin-dir*", "*")); err != nil || len(sockets) == 0 {
+		t.Errorf("no socket in the node's directory: %v, %v", sockets, err)
+	}
+	stop()
+	if rest, err := os.ReadDir(filepath.Join(cfg.DataDir, "tmp")); err != nil || len(rest) != 0 {
+		t.Errorf("an end in order left %v, %v", rest, err)
+	}
+}
