@@ -75,10 +75,8 @@ func (c *converter) bucket(p *value) string {
 		c.fail(p.get("Bucket"), sheaf.Invalid, "name the bucket", "the s3 source has no Bucket")
 	}
 	c.reached(p, name)
-	for _, x := range []string{"VersionID", "ChecksumSHA256"} {
-		if v := p.get(x); v.text("") != "" {
-			c.note(v, "an object is read as it is when the run begins, and its identity checked until it ends: left out")
-		}
+	if v := p.get("ChecksumSHA256"); v.text("") != "" {
+		c.note(v, "an object is read as it was listed when the run began, known by its ETag and size: left out")
 	}
 	if f := p.get("Filter"); f.text("") != "" {
 		c.note(f, "objects are chosen by a glob, not by %q: write it into the split block", f.text(""))
@@ -98,7 +96,14 @@ func (c *converter) bucket(p *value) string {
 		c.note(p.get("Key"), "the wildcard became the glob %q: a folder that it matches goes to one partition as a whole", c.filter)
 		key = dir
 	}
-	return "s3://" + name + "/" + strings.TrimSuffix(key, "*")
+	key = strings.TrimSuffix(key, "*")
+	if v := p.get("VersionID"); v.text("") != "" {
+		if key != "" && !strings.HasSuffix(key, "/") {
+			return "s3://" + name + "/" + key + "?versionId=" + v.text("")
+		}
+		c.note(v, "a version is one object's, and the Key is a prefix of some: left out")
+	}
+	return "s3://" + name + "/" + key
 }
 
 // reached notes what of a bucket is the clients' configuration here.

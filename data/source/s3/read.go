@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/minio/minio-go/v7"
 
@@ -17,28 +18,45 @@ import (
 // it is given up.
 const maxBreaks = 5
 
-// Open opens an object. Nothing is transferred before the first read.
+// Open opens an object, in the version that has the identity. Nothing is transferred before the first read.
 func (s *bucketSource) Open(ctx context.Context, rel, identity string) (source.File, error) {
 	e, err := s.Stat(ctx, rel)
-	if err != nil {
+	if err != nil && (identity == "" || sheaf.ClassOf(err) != sheaf.NotFound) {
 		return nil, err
 	}
-	if e.Kind != sheaf.EntryFile {
+	if identity == "" && e.Kind != sheaf.EntryFile {
 		return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "source", Msg: fmt.Sprintf("open %q: it is a directory, not a file", rel)}
 	}
-	if identity != "" && identity != e.Tag {
-		return nil, &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("open %q: it was %s and is %s", rel, identity, e.Tag), Err: source.ErrChanged, Hint: "run the job again, on objects that stay as they are"}
+	o := &object{s: s, ctx: ctx, key: s.prefix + rel, entry: e, version: s.version}
+	if identity == "" || identity == e.Tag {
+		return o, nil
 	}
-	return &object{s: s, ctx: ctx, entry: e}, nil
+	was, version, verr := s.listed(ctx, rel, o.key, identity)
+	switch {
+	case verr != nil:
+		return nil, verr
+	case version != "":
+		o.entry, o.version = was, version
+		return o, nil
+	case err != nil:
+		return nil, err
+	case e.Kind != sheaf.EntryFile:
+		return nil, replaced(fmt.Sprintf("open %q: it was %s and is a directory", rel, identity))
+	}
+	return nil, replaced(fmt.Sprintf("open %q: it was %s and is %s", rel, identity, e.Tag))
 }
 
 // object is an open object. Reading goes on behind where a transfer broke.
 type object struct {
 	s     *bucketSource
 	ctx   context.Context // of the opening: a read has none of its own
+	key   string
 	entry sheaf.Entry
 	at    int64
 	body  io.ReadCloser
+
+	mu      sync.Mutex
+	version string // that is read; "" is the current one, as long as it is what was opened. Guarded by mu
 }
 
 // Entry is the object as it was when it was opened.
@@ -47,9 +65,32 @@ func (o *object) Entry() sheaf.Entry { return o.entry }
 // Host says that it is not on this machine.
 func (*object) Host() *os.File { return nil }
 
-// from opens the bytes from..to-1 of the very object that was listed.
+// from opens the bytes from..to-1 of the very object that was opened. When that was replaced or
+// deleted, its version is read from then on, where there is one.
 func (o *object) from(from, to int64) (io.ReadCloser, error) {
-	var opts minio.GetObjectOptions
+	o.mu.Lock()
+	version := o.version
+	o.mu.Unlock()
+	body, err := o.get(version, from, to)
+	if err == nil || version != "" || !errors.Is(err, source.ErrChanged) && sheaf.ClassOf(err) != sheaf.NotFound {
+		return body, err
+	}
+	_, version, verr := o.s.listed(o.ctx, o.entry.Path, o.key, o.entry.Tag)
+	if verr != nil {
+		return nil, verr
+	}
+	if version == "" {
+		return nil, err
+	}
+	o.mu.Lock()
+	o.version = version
+	o.mu.Unlock()
+	return o.get(version, from, to)
+}
+
+// get asks for the bytes from..to-1 of a version, "" is the current one, if it is what was opened.
+func (o *object) get(version string, from, to int64) (io.ReadCloser, error) {
+	opts := minio.GetObjectOptions{VersionID: version}
 	tag, ok := etag(o.entry.Tag)
 	if !ok {
 		return nil, fmt.Errorf("%q has the identity %q, which makes no sense", o.entry.Path, o.entry.Tag)
@@ -60,13 +101,13 @@ func (o *object) from(from, to int64) (io.ReadCloser, error) {
 	if err := opts.SetRange(from, to-1); err != nil {
 		return nil, err
 	}
-	body, info, _, err := minio.Core{Client: o.s.client}.GetObject(o.ctx, o.s.bucket, o.s.prefix+o.entry.Path, opts)
+	body, info, _, err := minio.Core{Client: o.s.client}.GetObject(o.ctx, o.s.bucket, o.key, opts)
 	if err != nil {
 		return nil, o.s.failed(fmt.Sprintf("read %q", o.entry.Path), err)
 	}
 	if info.ETag != tag { // a service that knows no If-Match
 		_ = body.Close()
-		return nil, &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("%q was replaced while it was read", o.entry.Path), Err: source.ErrChanged, Hint: "run the job again, on objects that stay as they are"}
+		return nil, replaced(fmt.Sprintf("%q was replaced while it was read", o.entry.Path))
 	}
 	return body, nil
 }
@@ -138,14 +179,22 @@ func (o *object) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Check asks the service whether the object is still the same.
+// Check asks the service whether the object is still the same. A version always is.
 func (o *object) Check() error {
-	now, err := o.s.Stat(o.ctx, o.entry.Path)
-	switch {
-	case err != nil && sheaf.ClassOf(err) == sheaf.NotFound, err == nil && now.Tag != o.entry.Tag:
-		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("%q was replaced while it was read", o.entry.Path), Err: source.ErrChanged}
+	o.mu.Lock()
+	version := o.version
+	o.mu.Unlock()
+	if version != "" {
+		return nil
 	}
-	return err
+	now, err := o.s.Stat(o.ctx, o.entry.Path)
+	if err == nil && now.Tag == o.entry.Tag || err != nil && sheaf.ClassOf(err) != sheaf.NotFound {
+		return err
+	}
+	if _, version, err = o.s.listed(o.ctx, o.entry.Path, o.key, o.entry.Tag); err != nil || version != "" {
+		return err
+	}
+	return replaced(fmt.Sprintf("%q was replaced while it was read", o.entry.Path))
 }
 
 // Close ends the transfer.

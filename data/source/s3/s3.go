@@ -3,7 +3,8 @@
 //
 // Credentials come from the agent's configuration alone; nothing is ever asked of a
 // metadata address. Objects are known by their ETag and size, and every read says
-// which ETag it wants, so that an object that was replaced is noticed and never mixed.
+// which ETag it wants, so that an object that was replaced is noticed and never mixed. Where its
+// bucket keeps versions, what was listed is read on all the same.
 package s3
 
 import (
@@ -46,13 +47,13 @@ const maxRetries = 10
 // Denied, since reading it would take somebody's word for who may.
 func Opener(buckets []Bucket) source.Opener {
 	return func(rawURL string) (source.Source, error) {
-		bucket, key, err := parse(rawURL)
+		bucket, key, version, err := parse(rawURL)
 		if err != nil {
 			return nil, err
 		}
 		for _, b := range buckets {
 			if ok, err := path.Match(b.Pattern, bucket); err == nil && ok {
-				return open(b, bucket, key)
+				return open(b, bucket, key, version)
 			}
 		}
 		return nil, &sheaf.Error{
@@ -63,26 +64,30 @@ func Opener(buckets []Bucket) source.Opener {
 }
 
 // parse takes a URL apart.
-func parse(rawURL string) (bucket, key string, err error) {
+func parse(rawURL string) (bucket, key, version string, err error) {
 	invalid := func(msg, hint string) error {
 		return &sheaf.Error{Class: sheaf.Invalid, Field: "source", Msg: fmt.Sprintf("source %q %s", rawURL, msg), Hint: hint}
 	}
 	rest, ok := strings.CutPrefix(rawURL, "s3://")
 	if !ok {
-		return "", "", invalid("is no s3 URL", "write s3://bucket/prefix/")
+		return "", "", "", invalid("is no s3 URL", "write s3://bucket/prefix/")
 	}
 	bucket, key, _ = strings.Cut(rest, "/")
 	if bucket == "" || strings.ContainsAny(bucket, ":@?#%") {
-		return "", "", invalid("names no bucket", "write s3://bucket/prefix/; endpoint and credentials belong to the client's configuration")
+		return "", "", "", invalid("names no bucket", "write s3://bucket/prefix/; endpoint and credentials belong to the client's configuration")
+	}
+	key, version, ok = cutVersion(key)
+	if !ok {
+		return "", "", "", invalid("names no version of an object", "write s3://bucket/key?versionId=ID, and a literal ? as %3F")
 	}
 	key, err = url.PathUnescape(key)
 	if err != nil {
-		return "", "", invalid("has a malformed %-escape", "write a literal % as %25")
+		return "", "", "", invalid("has a malformed %-escape", "write a literal % as %25")
 	}
 	if key != "" && checkKey(strings.TrimSuffix(key, "/")) != nil {
-		return "", "", invalid("has an empty name, a . or a .. in it", "write the prefix as the objects have it")
+		return "", "", "", invalid("has an empty name, a . or a .. in it", "write the prefix as the objects have it")
 	}
-	return bucket, key, nil
+	return bucket, key, version, nil
 }
 
 // checkKey refuses keys that cannot be paths in a tree.
@@ -101,6 +106,8 @@ type bucketSource struct {
 	bucket string
 	prefix string // ends in a slash, or is empty
 	only   string // of a single object, its name behind the prefix
+
+	version string // of that object, where the URL names one
 }
 
 // connect makes the client by which a bucket is reached. It asks nothing of the service.
@@ -130,24 +137,34 @@ func connect(b Bucket, bucket string) (*minio.Client, error) {
 	return client, nil
 }
 
-func open(b Bucket, bucket, key string) (source.Source, error) {
+func open(b Bucket, bucket, key, version string) (source.Source, error) {
 	client, err := connect(b, bucket)
 	if err != nil {
 		return nil, err
 	}
-	s := &bucketSource{client: client, bucket: bucket, prefix: key}
+	s := &bucketSource{client: client, bucket: bucket, prefix: key, version: version}
 	if key == "" || strings.HasSuffix(key, "/") {
 		return s, nil
 	}
-	// Without a slash it may be an object or a prefix of some.
-	_, err = client.StatObject(context.Background(), bucket, key, minio.StatObjectOptions{})
-	switch {
+	// Without a slash it may be an object, one that was deleted from a bucket that keeps versions, or a prefix of some.
+	ctx := context.Background()
+	info, err := client.StatObject(ctx, bucket, key, minio.StatObjectOptions{VersionID: version})
+	object := err == nil
+	switch failed := s.failed("open s3://"+bucket+"/"+key, err); {
 	case err == nil:
+	case sheaf.ClassOf(failed) != sheaf.NotFound || version != "":
+		return nil, failed
+	case info.IsDeleteMarker:
+		below, err := s.holds(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		object = !below
+	}
+	if object {
 		s.prefix, s.only = key[:strings.LastIndexByte(key, '/')+1], path.Base(key)
-	case sheaf.ClassOf(s.failed("", err)) == sheaf.NotFound:
+	} else {
 		s.prefix = key + "/"
-	default:
-		return nil, s.failed("open s3://"+bucket+"/"+key, err)
 	}
 	return s, nil
 }
@@ -170,8 +187,7 @@ func (s *bucketSource) failed(step string, err error) error {
 	case r.StatusCode == http.StatusForbidden || r.StatusCode == http.StatusUnauthorized:
 		e.Class, e.Hint = sheaf.Denied, "check the credentials in the client's configuration, and what they may read"
 	case r.StatusCode == http.StatusPreconditionFailed:
-		e.Class, e.Hint = sheaf.Conflict, "run the job again, on objects that stay as they are"
-		e.Err = source.ErrChanged
+		return replaced(step + ": it was replaced")
 	}
 	return e
 }
@@ -202,12 +218,12 @@ func (s *bucketSource) Stat(ctx context.Context, rel string) (sheaf.Entry, error
 	if err != nil {
 		return sheaf.Entry{}, err
 	}
-	info, err := s.client.StatObject(ctx, s.bucket, key, minio.StatObjectOptions{})
+	info, err := s.client.StatObject(ctx, s.bucket, key, minio.StatObjectOptions{VersionID: s.version})
 	if err == nil {
 		return fileEntry(rel, info), nil
 	}
 	failed := s.failed(fmt.Sprintf("look at %q", rel), err)
-	if sheaf.ClassOf(failed) != sheaf.NotFound {
+	if sheaf.ClassOf(failed) != sheaf.NotFound || s.version != "" {
 		return sheaf.Entry{}, failed
 	}
 	if dir, err := s.holds(ctx, key); err != nil || !dir {

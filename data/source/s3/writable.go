@@ -12,7 +12,11 @@ import (
 // Writable gives the client by which results are written below an s3:// URL, with the URL's bucket and key.
 // The first bucket counts whose pattern matches and that may be written; without one the error is of class Denied.
 func Writable(buckets []Bucket, rawURL string) (client *minio.Client, bucket, key string, err error) {
-	if bucket, key, err = parse(rawURL); err != nil {
+	bucket, key, version, err := parse(rawURL)
+	if err == nil && version != "" {
+		err = &sheaf.Error{Class: sheaf.Invalid, Field: "publish.to", Msg: fmt.Sprintf("%q names a version, which can only be read", rawURL), Hint: "write s3://BUCKET/PREFIX, and a literal ? as %3F"}
+	}
+	if err != nil {
 		return nil, "", "", err
 	}
 	for _, b := range buckets {
