@@ -77,7 +77,7 @@ func (b *bench) failover(ctx context.Context, s *swarm) error {
 	}
 	id := string(reply.Run.ID)
 	for index, done := reply.Index, 0; done < job.Count/5; {
-		sum, m, err := s.servers[0].api.Summary(ctx, id, api.Read{Index: index, Wait: blockFor})
+		sum, m, err := s.servers[0].look(ctx, id, index)
 		if err != nil {
 			return fmt.Errorf("watch the run: %w", err)
 		}
@@ -122,7 +122,7 @@ func (b *bench) failover(ctx context.Context, s *swarm) error {
 // unnoticed waits for the end of a run, and checks that no partition was lost.
 func (s *swarm) unnoticed(ctx context.Context, p *process, id string, count int) error {
 	for index := uint64(1); ; {
-		sum, m, err := p.api.Summary(ctx, id, api.Read{Index: index, Wait: blockFor})
+		sum, m, err := p.look(ctx, id, index)
 		if err != nil {
 			return fmt.Errorf("watch the run: %w", err)
 		}

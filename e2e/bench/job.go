@@ -41,7 +41,7 @@ func (p *process) submit(ctx context.Context, job sheaf.Job, pause time.Duration
 	}
 	id, index := string(reply.Run.ID), reply.Index
 	for {
-		s, m, err := p.api.Summary(ctx, id, api.Read{Index: index, Wait: blockFor})
+		s, m, err := p.look(ctx, id, index)
 		if err != nil {
 			return 0, fmt.Errorf("watch run %s: %w; the agent's log:\n%s", id, err, p.tail())
 		}
@@ -59,6 +59,27 @@ func (p *process) submit(ctx context.Context, job sheaf.Job, pause time.Duration
 			case <-ctx.Done():
 				return 0, context.Cause(ctx)
 			}
+		}
+	}
+}
+
+// leaderPause is how soon servers are asked again that have no leader.
+const leaderPause = 50 * time.Millisecond
+
+// look reads a run once there is news. Several servers on one busy machine may change leaders by themselves: that costs
+// time, which is measured, and is no reason to end.
+func (p *process) look(ctx context.Context, id string, index uint64) (sheaf.RunSummary, api.Meta, error) {
+	for {
+		s, m, err := p.api.Summary(ctx, id, api.Read{Index: index, Wait: blockFor})
+		if class := sheaf.ClassOf(err); err == nil || class != sheaf.Unavailable && class != sheaf.NotLeader {
+			return s, m, err
+		}
+		select {
+		case <-p.exited:
+			return s, m, err
+		case <-ctx.Done():
+			return s, m, context.Cause(ctx)
+		case <-time.After(leaderPause):
 		}
 	}
 }

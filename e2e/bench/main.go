@@ -28,6 +28,7 @@ var parts = []part{
 	{"wasm", "no-op WebAssembly partitions on one agent", (*bench).wasm},
 	{"exec", "programs that do nothing, beside xargs", (*bench).exec},
 	{"mock", "a million partitions, server and client apart", (*bench).million},
+	{"sizes", "rate and memory by the size of a run", (*bench).sizes},
 	{"fair", "ten partitions behind a million", (*bench).fair},
 	{"split", "a million files on disk split", (*bench).split},
 	{"runs", "many runs of one partition", (*bench).runs},
@@ -37,6 +38,7 @@ var parts = []part{
 	{"table", "ten million partitions committed in random order", unitsOf("table")},
 	{"files", "a shard staged, and results made, beside cp", unitsOf("files")},
 	{"containers", "containers that do nothing, beside containerd alone", unitsOf("containers")},
+	{"tails", "simulated runs of very unequal partitions, beside doing nothing about them", unitsOf("tails")},
 }
 
 // namedParts run only where they are named: they take long.
@@ -61,6 +63,7 @@ type bench struct {
 	scale float64 // of the partitions and runs of the targets
 	out   io.Writer
 	keep  string // folder for the agents' CPU profiles; "" for none
+	plot  string // file for a plot by size; "" for none
 
 	figures []Figure
 }
@@ -78,6 +81,7 @@ func main() {
 	scale := flag.Float64("scale", 1, "this share of the partitions and runs; targets are for 1")
 	dir := flag.String("dir", "", "where agents keep their state; a disk, not memory (default: the system's temporary directory)")
 	results := flag.String("o", "", "file for the figures (default e2e/bench/results/<date>.json)")
+	drawn := flag.String("plot", "", "file for a plot of what was measured by size, as SVG")
 	profiles := flag.String("cpu-profiles", "", "folder for CPU profiles of the agents")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: go run ./e2e/bench [flags]\n\nparts:")
@@ -93,7 +97,7 @@ func main() {
 	if *results == "" {
 		*results = filepath.Join("e2e", "bench", "results", time.Now().UTC().Format("2006-01-02")+".json")
 	}
-	b := &bench{agent: *agent, scale: *scale, out: os.Stdout, keep: *profiles}
+	b := &bench{agent: *agent, scale: *scale, out: os.Stdout, keep: *profiles, plot: *drawn}
 	met, err := b.all(ctx, *only, *dir, *results)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -144,6 +148,11 @@ func (b *bench) all(ctx context.Context, only, dir, results string) (bool, error
 	r := Results{Date: time.Now().UTC(), Machine: machine, Scale: b.scale, Figures: b.figures, Promises: promises(b.figures)}
 	if err := r.write(results); err != nil {
 		return false, errors.Join(failed, err)
+	}
+	if b.plot != "" {
+		if err := r.draw(b.plot); err != nil {
+			return false, errors.Join(failed, err)
+		}
 	}
 	fmt.Fprintln(b.out, "figures are in", results)
 	met := !slices.ContainsFunc(b.figures, func(f Figure) bool { return !f.Met() })

@@ -25,6 +25,10 @@ type Figure struct {
 	Limit     float64 `json:"limit,omitempty"` // what the parts below do at best, in the same unit; 0 for none
 	LimitWhat string  `json:"limit_what,omitempty"`
 	Detail    string  `json:"detail,omitempty"`
+
+	// Series names the line of a plot that the figure is a point of, and Size its place: the run's partitions.
+	Series string `json:"series,omitempty"`
+	Size   int    `json:"size,omitempty"`
 }
 
 // Met tells whether the target is reached; a figure without one always is.
@@ -149,9 +153,9 @@ func promises(figures []Figure) map[string]Promise {
 	return m
 }
 
-// write writes the figures to a file, beside those that it has of other parts: `make bench` and
+// write writes the figures to a file, beside those that it has of other parts, which are r's then too: `make bench` and
 // `make bench-scale` of a day share one.
-func (r Results) write(path string) error {
+func (r *Results) write(path string) error {
 	before := Results{}
 	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &before) == nil && before.Scale == r.Scale {
 		r.Figures = append(slices.DeleteFunc(before.Figures, func(old Figure) bool {

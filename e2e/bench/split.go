@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -148,14 +149,20 @@ func timedFind(ctx context.Context, dir string) (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// directorySize is what the files below a directory take on disk, bytes.
+// directorySize is what the files below a directory take on disk, bytes. What goes meanwhile takes nothing.
 func directorySize(dir string) (int64, error) {
 	var sum int64
 	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
 		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

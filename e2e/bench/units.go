@@ -35,6 +35,7 @@ const (
 	merging    = "./data/output/merge"
 	results    = "./data/output/result"
 	containers = "./drivers/containerd"
+	tails      = "./e2e/tails"
 )
 
 // units are in the order in which they are measured. Each target is that of a whole machine's.
@@ -49,6 +50,11 @@ var units = []unit{
 		limit: metric{results, "BenchmarkWrite/cp_-r", "files/s"}, limitWhat: "cp -r"},
 	{part: "containers", key: "P4", what: "containers that do nothing", measured: metric{containers, "BenchmarkCold", "containers/s"}, unit: "/s", factor: 1, target: 0.9,
 		limit: metric{containers, "BenchmarkCold", "raw/s"}, limitWhat: "containerd alone, as many at once as is best"},
+	{part: "tails", key: "P12", what: "10,000 partitions of very unequal length on 100 nodes, times the ideal schedule, median of 40", measured: metric{tails, "BenchmarkTarget", "with"}, unit: "x", factor: 1, target: 1.15, atMost: true, once: true,
+		limit: metric{tails, "BenchmarkTarget", "without"}, limitWhat: "nothing done about tails"},
+	{part: "tails", what: "the same, the worst of 40", measured: metric{tails, "BenchmarkTarget", "with-at-most"}, unit: "x", factor: 1, atMost: true, once: true,
+		limit: metric{tails, "BenchmarkTarget", "without-at-most"}, limitWhat: "nothing done about tails"},
+	{part: "tails", key: "P12.extra", what: "the same, work of attempts that do not count, median of 40", measured: metric{tails, "BenchmarkTarget", "in-vain-%"}, unit: "%", factor: 1, target: 5, atMost: true, once: true},
 }
 
 // unitsOf measures the units of a part.
