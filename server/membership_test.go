@@ -185,7 +185,7 @@ func (z *zeros) Read(p []byte) (int, error) {
 }
 
 // TestDirectoryOfAnotherCluster: a server with the data of another cluster is not taken in, and what it
-// has stays as it was.
+// has stays as it was; new servers go to the larger cluster.
 func TestDirectoryOfAnotherCluster(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
@@ -199,18 +199,21 @@ func TestDirectoryOfAnotherCluster(t *testing.T) {
 	first, pool := sit(t, seat{name: "a", id: "a", expect: 1})
 	<-first.Ready()
 	hasten(t, first)
+	second, _ := sit(t, seat{name: "b", id: "b", join: []string{pool.Address()}})
+	await(t, "two voters", func() bool { return len(voters(first)) == 2 })
 	stray, _ = sit(t, seat{name: "x", id: "x", expect: 1, dir: dir, join: []string{pool.Address()}})
 	<-stray.Ready()
-	second, _ := sit(t, seat{name: "b", id: "b", join: []string{pool.Address()}}) // it comes later, and is taken in
-	await(t, "two voters", func() bool { return len(voters(first)) == 2 })
-	await(t, "all see each other", func() bool { return len(first.Members()) == 3 && len(stray.Members()) == 3 })
-	if v := voters(first); !v["a"] || !v["b"] {
+	await(t, "the stray and the cluster see each other", func() bool { return len(first.Members()) == 3 && len(stray.Members()) == 3 })
+	third, _ := sit(t, seat{name: "c", id: "c", join: []string{pool.Address()}}) // it comes later, and is taken in
+	await(t, "three voters", func() bool { return len(voters(first)) == 3 })
+	await(t, "all see each other", func() bool { return len(first.Members()) == 4 && len(stray.Members()) == 4 })
+	if v := voters(first); !v["a"] || !v["b"] || !v["c"] {
 		t.Errorf("%v vote", v)
 	}
 	if v := voters(stray); len(v) != 1 || !v["x"] || stray.Snapshot().Cluster() != cluster || stray.Snapshot().Run("its-own") == nil {
 		t.Errorf("of the stray %v vote, its cluster is %+v, was %+v", v, stray.Snapshot().Cluster(), cluster)
 	}
-	for _, h := range []*host{first, second} {
+	for _, h := range []*host{first, second, third} {
 		if h.Snapshot().Run("its-own") != nil || h.Snapshot().Cluster() == cluster {
 			t.Error("the stray's state came over")
 		}

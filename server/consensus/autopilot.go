@@ -112,11 +112,13 @@ func (s *steward) KnownServers() map[raft.ServerID]*autopilot.Server {
 		id := raft.ServerID(p.ID)
 		x := &autopilot.Server{ID: id, Name: p.ID, Address: raft.ServerAddress(p.Address), RaftVersion: int(raft.ProtocolVersionMax), NodeType: autopilot.NodeVoter}
 		m, alive := live[id]
-		self := p.ID == s.node.config.Identity.Server
-		if alive || self {
-			delete(s.gone, id)
-			x.Name, x.Version, x.NodeStatus, x.IsLeader = cmp.Or(m.Name, p.ID), m.Version, autopilot.NodeAlive, self
-		} else {
+		x.Name, x.Version, x.IsLeader = cmp.Or(m.Name, p.ID), m.Version, p.ID == s.node.config.Identity.Server
+		switch {
+		case x.IsLeader:
+			x.NodeStatus = autopilot.NodeAlive
+		case alive:
+			x.NodeStatus = standing(m.Cluster, *s.node.cluster.Load(), p.Voter)
+		default:
 			x.NodeStatus = autopilot.NodeUnknown
 			if s.gone[id].IsZero() {
 				s.gone[id] = now
@@ -125,9 +127,24 @@ func (s *steward) KnownServers() map[raft.ServerID]*autopilot.Server {
 				x.NodeStatus = autopilot.NodeFailed
 			}
 		}
+		if alive || x.IsLeader {
+			delete(s.gone, id)
+		}
 		known[id] = x
 	}
 	return known
+}
+
+// standing is what a live server is to its leader: two clusters in one gossip pool may both have taken in a new one, and how
+// far its log is says nothing of whose it is. It gets a vote once it says that it belongs here, and goes if it belongs elsewhere.
+func standing(its, ours string, voter bool) autopilot.NodeStatus {
+	switch {
+	case voter || its == ours:
+		return autopilot.NodeAlive
+	case its == "":
+		return autopilot.NodeUnknown
+	}
+	return autopilot.NodeFailed
 }
 
 // FetchServerStats implements autopilot.ApplicationIntegration.

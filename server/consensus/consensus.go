@@ -82,7 +82,7 @@ type Node struct {
 	pauses    chan func()                         // run while no work of a term goes on
 	pilot     atomic.Pointer[autopilot.Autopilot] // while this server leads
 
-	mu      sync.Mutex
+	mu      sync.Mutex    // over changed, and the changing of cluster
 	changed chan struct{} // closed and replaced when the leader changes
 }
 
@@ -111,7 +111,7 @@ func (n *Node) Run(ctx context.Context) error {
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: &streams{
 			Listener: n.config.Listener, address: advertised(n.config.Address), dial: n.config.Dial,
-			cluster: func() string { return *n.cluster.Load() }, log: n.config.Logger, ended: make(chan struct{}),
+			cluster: func() string { return *n.cluster.Load() }, join: n.SetCluster, log: n.config.Logger, ended: make(chan struct{}),
 		},
 		MaxPool: maxPool, MaxRPCsInFlight: maxInFlight, Timeout: transportTimeout, Logger: raftLogger(n.config.Logger, alone),
 	})
@@ -298,17 +298,22 @@ func (n *Node) fatal(err error) {
 // SetCluster remembers which cluster this server belongs to. Another than
 // before is ErrForeign.
 func (n *Node) SetCluster(id string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if old := *n.cluster.Load(); old == id {
 		return nil
 	} else if old != "" {
 		return foreign(n.config.DataDir, fmt.Sprintf("it belongs to cluster %s, and its log to %s", old, id))
 	}
-	n.cluster.Store(&id)
-	n.config.Identity.Cluster = id
-	if n.config.DataDir == "" {
-		return nil
+	if n.config.DataDir != "" {
+		identity := n.config.Identity
+		identity.Cluster = id
+		if err := identity.write(n.config.DataDir); err != nil {
+			return err
+		}
 	}
-	return n.config.Identity.write(n.config.DataDir)
+	n.cluster.Store(&id)
+	return nil
 }
 
 func crc(s string) uint32 { return crc32.Checksum([]byte(s), castagnoli) }

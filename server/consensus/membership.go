@@ -172,7 +172,7 @@ func (n *Node) takeIn(ctx context.Context, r *raft.Raft, members []Member, warne
 			}
 			continue
 		}
-		if m.Leaving {
+		if m.Leaving || m.Cluster == "" && outnumbered(members, *n.cluster.Load()) {
 			continue
 		}
 		for _, c := range changesFor(n.Peers(), m, n.config.Identity.Server, alive) {
@@ -183,6 +183,20 @@ func (n *Node) takeIn(ctx context.Context, r *raft.Raft, members []Member, warne
 		}
 	}
 	return nil
+}
+
+// outnumbered says whether another cluster has more live servers in the pool than ours: new ones are left to it.
+func outnumbered(members []Member, ours string) bool {
+	count := map[string]int{}
+	for _, m := range members {
+		count[m.Cluster]++
+	}
+	for cluster, servers := range count {
+		if cluster != "" && cluster != ours && servers > count[ours] {
+			return true
+		}
+	}
+	return false
 }
 
 // change is one change of raft's configuration.

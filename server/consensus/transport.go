@@ -17,7 +17,8 @@ import (
 // A connection of raft opens with this
 // greeting: a format byte and the dialer's cluster ID, zeros while it has none. Servers of
 // different clusters that reach each other by mistake part there, before raft
-// hears a higher term from a stranger.
+// hears a higher term from a stranger. A server without a cluster belongs from then on to that
+// of whoever greets it first: entries of two clusters never meet in one log.
 const (
 	greetingFormat = 1
 	clusterIDSize  = 32
@@ -31,7 +32,8 @@ type streams struct {
 	net.Listener
 	address net.Addr // as others reach it
 	dial    func(ctx context.Context, address string) (net.Conn, error)
-	cluster func() string // this server's, or empty
+	cluster func() string              // this server's, or empty
+	join    func(cluster string) error // makes it this server's, which had none until now
 	log     *slog.Logger
 
 	mu     sync.Mutex
@@ -150,11 +152,14 @@ func (c *raftConn) check() error {
 	if g[0] != greetingFormat {
 		return fmt.Errorf("%s greets in format %d, not %d", c.RemoteAddr(), g[0], greetingFormat)
 	}
-	if ours != "" && g[1] != 0 && ours != theirs {
-		c.streams.log.Warn("refused a server of another cluster", "from", c.RemoteAddr(), "cluster", theirs, "ours", ours)
-		return fmt.Errorf("%s belongs to cluster %s, not %s", c.RemoteAddr(), theirs, ours)
+	if g[1] == 0 || ours == theirs {
+		return nil
 	}
-	return nil
+	if ours == "" {
+		return c.streams.join(theirs)
+	}
+	c.streams.log.Warn("refused a server of another cluster", "from", c.RemoteAddr(), "cluster", theirs, "ours", ours)
+	return fmt.Errorf("%s belongs to cluster %s, not %s", c.RemoteAddr(), theirs, ours)
 }
 
 // raftLogger gives raft a logger whose records go to log. A server that is alone

@@ -121,26 +121,7 @@ func (t *Term) DrainWaits(node sheaf.NodeID) []string {
 
 // keepDrains empties the nodes that are to be emptied.
 func (t *Term) keepDrains(ctx context.Context) error {
-	for {
-		next, err := t.drainAll(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			t.Logger.Error("empty nodes", "error", err)
-			next = sooner(next, retryPause)
-		}
-		var due <-chan time.Time
-		if next > 0 {
-			due = time.After(next)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-due:
-		case <-t.drains.wake:
-		}
-	}
+	return t.again(ctx, "empty nodes", t.drains.wake, t.drainAll)
 }
 
 func (t *Term) drainAll(ctx context.Context) (next time.Duration, err error) {

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// reapPause gathers runs that end one after the other into one look at retention.
+	// reapPause is the least time between two looks at retention: runs that end one after the other are gathered into one.
 	reapPause = time.Second
 	// stonesFor is how long a tombstone stays at least: a submission that is
 	// repeated for as long is not taken for a new run.
@@ -32,29 +32,11 @@ const (
 // nodes, and removes tombstones that nobody needs any more. It looks when a run ends, when
 // one is deleted, and when the next grows too old.
 func (t *Term) keepRetention(ctx context.Context) error {
-	for {
+	return t.again(ctx, "delete old runs", t.reap, func(ctx context.Context) (time.Duration, error) {
 		next, err := t.retain(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			t.Logger.Error("delete old runs", "error", err)
-			next = retryPause
-		}
-		var due <-chan time.Time
-		if next > 0 {
-			due = time.After(next)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-due:
-		case <-t.reap:
-			if !pause(ctx, reapPause) {
-				return ctx.Err()
-			}
-		}
-	}
+		pause(ctx, reapPause)
+		return next, err
+	})
 }
 
 // retain does what is due, and says when the next will be; 0 is when something happens.
@@ -144,37 +126,10 @@ func (t *Term) Deleted(node sheaf.NodeID, runs []string) {
 	poke(t.reap)
 }
 
-// sooner is the lesser of two waits, of which 0 is for ever.
-func sooner(a, b time.Duration) time.Duration {
-	if a == 0 {
-		return b
-	}
-	return min(a, b)
-}
-
 // keepOutputs has outputs made again that a merge needs and that lie only on nodes
 // that have been gone for too long.
 func (t *Term) keepOutputs(ctx context.Context) error {
-	for {
-		next, err := t.remake(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			t.Logger.Error("have lost outputs made again", "error", err)
-			next = retryPause
-		}
-		var due <-chan time.Time
-		if next > 0 {
-			due = time.After(next)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-due:
-		case <-t.outputs:
-		}
-	}
+	return t.again(ctx, "have lost outputs made again", t.outputs, t.remake)
 }
 
 func (t *Term) remake(ctx context.Context) (next time.Duration, err error) {

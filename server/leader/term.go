@@ -199,21 +199,6 @@ func (t *Term) keepTime(ctx context.Context) error {
 	}
 }
 
-// retryPause is the wait after a command of the leader's own that could not be applied.
-const retryPause = time.Second
-
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
 // Started implements rpc.Observer.
 func (t *Term) Started(node sheaf.NodeID, e *wire.Executions) {
 	t.track.started(node, e, time.Now())
