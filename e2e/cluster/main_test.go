@@ -102,8 +102,17 @@ func await(t testing.TB, what string, good func() bool) {
 	}
 }
 
-// within polls until good, for at most so long.
+// within polls until good, for at most so long. Looking must not keep the cluster busy: what took long is asked seldom.
 func within(limit time.Duration, good func() bool) bool {
+	return poll(limit, good, func(took time.Duration) time.Duration { return max(pollEvery, 4*took) })
+}
+
+// promptly is within where the time itself is what is measured.
+func promptly(limit time.Duration, good func() bool) bool {
+	return poll(limit, good, func(time.Duration) time.Duration { return pollEvery })
+}
+
+func poll(limit time.Duration, good func() bool, rest func(took time.Duration) time.Duration) bool {
 	deadline := time.Now().Add(limit)
 	for {
 		began := time.Now()
@@ -113,7 +122,7 @@ func within(limit time.Duration, good func() bool) bool {
 		if time.Now().After(deadline) {
 			return false
 		}
-		<-time.After(max(pollEvery, 4*time.Since(began))) // looking must not keep the cluster busy
+		<-time.After(rest(time.Since(began)))
 	}
 }
 

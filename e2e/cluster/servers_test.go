@@ -49,14 +49,16 @@ func (a *agent) put(run string) (api.SubmitReply, error) {
 func accepted(t testing.TB, run string, by ...*agent) time.Duration {
 	t.Helper()
 	began := time.Now()
-	await(t, "a run is accepted", func() bool {
+	if !promptly(patience, func() bool {
 		for _, a := range by {
 			if _, err := a.put(run); err == nil {
 				return true
 			}
 		}
 		return false
-	})
+	}) {
+		t.Fatalf("waited %s in vain until run %s is accepted", patience, run)
+	}
 	return time.Since(began)
 }
 
