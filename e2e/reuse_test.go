@@ -108,6 +108,9 @@ func TestReuse(t *testing.T) {
 	if diff := same(second, third); diff != "" {
 		t.Errorf("nothing has changed but:\n%s", diff)
 	}
+	if a.status("third").ResultSHA == "" || a.status("third").ResultSHA != a.status("second").ResultSHA {
+		t.Errorf("nothing has changed, and the results are %q and %q", a.status("second").ResultSHA, a.status("third").ResultSHA)
+	}
 	for _, x := range a.partitions("third") {
 		if x.MadeBy == nil || x.MadeBy.Run == "second" && x.MadeBy.Partition != x.Index || x.State != sheaf.PartitionReused || x.Node == "" {
 			t.Fatalf("partition %d is %+v, made by %+v", x.Index, x, x.MadeBy)

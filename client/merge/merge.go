@@ -55,21 +55,24 @@ type Merge struct {
 	made   made
 }
 
-// Do merges, has the result sealed, and publishes it where the job says so. A conflict between partitions
+// Do merges, or takes over what an earlier run has merged of the same, has the result sealed, and publishes it where the job says so. A conflict between partitions
 // is an error of class sheaf.Conflict. Of a result that is sealed already only the publication is left.
 func (m *Merge) Do(ctx context.Context) error {
 	first, err := m.first(ctx)
 	if err != nil {
 		return err
 	}
-	if first.GetPublish() == "" {
-		req, err := m.merge(ctx)
-		if err != nil {
-			return err
-		}
-		return m.seal(ctx, req)
+	if first.GetPublish() != "" {
+		return m.publish(ctx, first)
 	}
-	return m.publish(ctx, first)
+	req, err := m.unchanged(ctx, first)
+	if err == nil && req == nil {
+		req, err = m.merge(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return m.seal(ctx, req)
 }
 
 // merge keeps the merged manifest, and gives what is to be sealed.
@@ -86,10 +89,15 @@ func (m *Merge) merge(ctx context.Context) (*wire.SealResultRequest, error) {
 	if err := w.Commit(); err != nil {
 		return nil, fmt.Errorf("keep the merged manifest: %w", err)
 	}
+	return m.sealing(sum.SHA256[:], uint64(sum.Files), uint64(sum.Bytes)), nil
+}
+
+// sealing asks for the seal of a merged manifest that is durable here.
+func (m *Merge) sealing(digest []byte, files, bytes uint64) *wire.SealResultRequest {
 	return &wire.SealResultRequest{
 		Run: string(m.Run), Generation: m.Generation, MergeAttempt: m.Attempt, Node: string(m.Node),
-		Digest: sum.SHA256[:], Files: uint64(sum.Files), Bytes: uint64(sum.Bytes),
-	}, nil
+		Digest: digest, Files: files, Bytes: bytes,
+	}
 }
 
 // seal asks until it is answered: the servers take the same again for the same.

@@ -24,9 +24,10 @@ import (
 // shutting down. What is left then is the next attempt's to delete.
 const cleanTimeout = 10 * time.Second
 
-// first is the first message of the servers' list of outputs, which says what is to be published.
+// first is the first message of the servers' list of outputs, which says what is to be published, and whether
+// an earlier run has merged the same.
 func (m *Merge) first(ctx context.Context) (*wire.Outputs, error) {
-	if m.Job.Publish == nil {
+	if m.Job.Publish == nil && !m.Job.Reuse {
 		return nil, nil
 	}
 	for {

@@ -43,10 +43,11 @@ func (c *committed) ReadOutputs(context.Context, *wire.ReadOutputsRequest, ...gr
 	}}}, nil
 }
 
-// keeper is another node, with a manifest of partition 0.
+// keeper is another node, with a manifest of partition 0 and one that it has merged.
 type keeper struct {
 	wire.NodesClient
 	manifest []byte
+	merged   []byte
 }
 
 func (k *keeper) ReadRecords(context.Context, *wire.ReadRecordsRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[wire.ReadRecordsReply], error) {

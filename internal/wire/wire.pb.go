@@ -2868,7 +2868,12 @@ type Outputs struct {
 	Publish       string `protobuf:"bytes,11,opt,name=publish,proto3" json:"publish,omitempty"`                                   // URL that the result is to be published below; empty where it is not
 	SealedAttempt uint32 `protobuf:"varint,12,opt,name=sealed_attempt,json=sealedAttempt,proto3" json:"sealed_attempt,omitempty"` // not 0: the result of this merge attempt stands sealed, and its publication is all that is left
 	SealedDigest  []byte `protobuf:"bytes,13,opt,name=sealed_digest,json=sealedDigest,proto3" json:"sealed_digest,omitempty"`     // sha256 of its manifest
-	SealedNode    string `protobuf:"bytes,14,opt,name=sealed_node,json=sealedNode,proto3" json:"sealed_node,omitempty"`           // where it lies; of ReadOutputsRequest.result only, as are the other two then
+	SealedNode    string `protobuf:"bytes,14,opt,name=sealed_node,json=sealedNode,proto3" json:"sealed_node,omitempty"`           // where it lies; of ReadOutputsRequest.result, or of the run named next, as are the other two then
+	// Of a merge from the first partition on, alone in the first message: the run whose sealed result is what the merge would
+	// make. What is sealed_* is of it, and so is the token. Who cannot have that manifest reads on and merges.
+	Unchanged     string `protobuf:"bytes,15,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	Files         uint64 `protobuf:"varint,16,opt,name=files,proto3" json:"files,omitempty"` // in it
+	Bytes         uint64 `protobuf:"varint,17,opt,name=bytes,proto3" json:"bytes,omitempty"` // of those files
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2999,6 +3004,27 @@ func (x *Outputs) GetSealedNode() string {
 		return x.SealedNode
 	}
 	return ""
+}
+
+func (x *Outputs) GetUnchanged() string {
+	if x != nil {
+		return x.Unchanged
+	}
+	return ""
+}
+
+func (x *Outputs) GetFiles() uint64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Outputs) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
 }
 
 type SealResultRequest struct {
@@ -4780,7 +4806,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12\x12\n" +
 	"\x04most\x18\x06 \x01(\rR\x04most\x12\x16\n" +
 	"\x06result\x18\a \x01(\bR\x06result\x12%\n" +
-	"\x0ereduce_attempt\x18\b \x01(\rR\rreduceAttempt\"\xfe\x02\n" +
+	"\x0ereduce_attempt\x18\b \x01(\rR\rreduceAttempt\"\xc8\x03\n" +
 	"\aOutputs\x12\x1c\n" +
 	"\tpartition\x18\x01 \x03(\rR\tpartition\x12\x18\n" +
 	"\aattempt\x18\x02 \x03(\rR\aattempt\x12\x12\n" +
@@ -4797,7 +4823,10 @@ const file_wire_proto_rawDesc = "" +
 	"\x0esealed_attempt\x18\f \x01(\rR\rsealedAttempt\x12#\n" +
 	"\rsealed_digest\x18\r \x01(\fR\fsealedDigest\x12\x1f\n" +
 	"\vsealed_node\x18\x0e \x01(\tR\n" +
-	"sealedNode\"\xfa\x01\n" +
+	"sealedNode\x12\x1c\n" +
+	"\tunchanged\x18\x0f \x01(\tR\tunchanged\x12\x14\n" +
+	"\x05files\x18\x10 \x01(\x04R\x05files\x12\x14\n" +
+	"\x05bytes\x18\x11 \x01(\x04R\x05bytes\"\xfa\x01\n" +
 	"\x11SealResultRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +

@@ -29,11 +29,16 @@ func (h *Hub) reads(ctx context.Context, snap *state.Snapshot, reader *state.Nod
 	return snap.MayRead(reader.Number, r.ID)
 }
 
-// sendResult says where a run's merged manifest lies.
+// sendResult says where a run's merged manifest lies, if it is complete.
 func (h *Hub) sendResult(st grpc.ServerStreamingServer[wire.Outputs], snap *state.Snapshot, reader *state.Node, r *state.Run) error {
 	if !r.Complete() {
 		return &sheaf.Error{Class: sheaf.Unavailable, Msg: fmt.Sprintf("run %s has no complete result: it is %s", r.ID, r.Status)}
 	}
+	return st.Send(h.sealed(snap, reader, r))
+}
+
+// sealed says where a run's merged manifest lies.
+func (h *Hub) sealed(snap *state.Snapshot, reader *state.Node, r *state.Run) *wire.Outputs {
 	out := &wire.Outputs{SealedAttempt: r.Result.Attempt, SealedDigest: r.Result.Digest[:]}
 	if n := snap.NodeByNumber(r.Result.Node); n != nil {
 		out.SealedNode = string(n.ID)
@@ -41,7 +46,14 @@ func (h *Hub) sendResult(st grpc.ServerStreamingServer[wire.Outputs], snap *stat
 	if reader != nil {
 		out.Token = h.token(&reader.Node, r.ID, nil)
 	}
-	return st.Send(out)
+	return out
+}
+
+// unchanged says of an earlier run that its result is what is to be merged.
+func (h *Hub) unchanged(snap *state.Snapshot, reader *state.Node, r *state.Run) *wire.Outputs {
+	out := h.sealed(snap, reader, r)
+	out.Unchanged, out.Files, out.Bytes = string(r.ID), r.Result.Files, r.Result.Bytes
+	return out
 }
 
 // Grant is a token by which a node may read the result of a run, for a preview of a job that has it as an input.

@@ -252,6 +252,12 @@ func (s *Service) readOutputs(req *wire.ReadOutputsRequest, st grpc.ServerStream
 			return err
 		}
 		out = fresh()
+	} else if req.MergeAttempt != 0 && req.From == 0 && reader != nil {
+		if x := snap.Unchanged(r); x != nil {
+			if err := st.Send(h.unchanged(snap, reader, x)); err != nil {
+				return err
+			}
+		}
 	}
 	sent, origins := 0, snap.Origins()
 	for i := int(req.From); i < r.Partitions.Len(); {

@@ -45,6 +45,7 @@ type Outcome struct {
 	Bounded    int // placements of runs with a bound
 	Ops        int // placements of runs that are for given nodes
 	Adopted    int // partitions taken over from earlier runs
+	Unchanged  int // merges that took over the result of an earlier run
 	Let        int // runs that were let go by one that they come after
 	Restores   int // leaders that began from a snapshot
 	Digest     string

@@ -45,12 +45,13 @@ func TestSeeds(t *testing.T) {
 		all.Ops += out.Ops
 		all.Let += out.Let
 		all.Adopted += out.Adopted
+		all.Unchanged += out.Unchanged
 	}
-	t.Logf("%d seeds: %d commands, %d commits, %d merges, %d crashes, %d duplicates, %d losses, %d backups, %d taken back, %d retries, %d outputs made again, %d restores, %d changes, %d bounded placements, %d on given nodes, %d let go, %d taken over",
-		n, all.Commands, all.Commits, all.Merges, all.Crashes, all.Duplicates, all.Losses, all.Backups, all.TakenBack, all.Retries, all.Invalid, all.Restores, all.Changes, all.Bounded, all.Ops, all.Let, all.Adopted)
+	t.Logf("%d seeds: %d commands, %d commits, %d merges, %d crashes, %d duplicates, %d losses, %d backups, %d taken back, %d retries, %d outputs made again, %d restores, %d changes, %d bounded placements, %d on given nodes, %d let go, %d taken over, %d results unchanged",
+		n, all.Commands, all.Commits, all.Merges, all.Crashes, all.Duplicates, all.Losses, all.Backups, all.TakenBack, all.Retries, all.Invalid, all.Restores, all.Changes, all.Bounded, all.Ops, all.Let, all.Adopted, all.Unchanged)
 	if *seed < 0 {
 		for what, n := range map[string]int{"commits": all.Commits, "merges": all.Merges, "reduces": all.Reduces, "losses": all.Losses, "backups": all.Backups, "taken back": all.TakenBack, "retries": all.Retries, "outputs made again": all.Invalid, "restores": all.Restores,
-			"changes": all.Changes, "bounded placements": all.Bounded, "placements on given nodes": all.Ops, "runs let go": all.Let, "outputs taken over": all.Adopted} {
+			"changes": all.Changes, "bounded placements": all.Bounded, "placements on given nodes": all.Ops, "runs let go": all.Let, "outputs taken over": all.Adopted, "unchanged results": all.Unchanged} {
 			if n == 0 {
 				t.Errorf("no seed had any %s", what)
 			}

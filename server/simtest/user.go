@@ -147,6 +147,9 @@ var namespaces = []string{"space0", "space1"}
 func (u *user) submit() {
 	w := u.w
 	n := 1 + w.rng.IntN(40)
+	if w.alike() {
+		n = 1 + int(w.out.Seed/6%mostAlike)
+	}
 	namespace := namespaces[w.rng.IntN(len(namespaces))]
 	if w.snap().Namespace(namespace) == nil {
 		namespace = sheaf.DefaultNamespace // the leader is yet to make it

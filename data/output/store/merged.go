@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -97,4 +98,34 @@ func (r *Run) OpenMerged(attempt uint32) (io.ReadCloser, error) {
 		return nil, &sheaf.Error{Class: sheaf.NotFound, Msg: fmt.Sprintf("the merged manifest of attempt %d of run %s is not here", attempt, r.id)}
 	}
 	return f, err
+}
+
+// TakeMerged makes the merged manifest of another run's attempt, which is here, this run's own too: the same file, so
+// that nothing is written. It is durable and readable once it has returned nil. The digest, a sha256, must be that of its bytes.
+func (r *Run) TakeMerged(attempt uint32, from *Run, fromAttempt uint32, digest [32]byte) error {
+	f, err := from.OpenMerged(fromAttempt)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{f}, make([]byte, 256<<10)); err != nil {
+		return fmt.Errorf("read merged manifest of run %s: %w", from.id, err)
+	}
+	if got := [32]byte(sum.Sum(nil)); got != digest {
+		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("the merged manifest of attempt %d of run %s has the digest %x, not %x", fromAttempt, from.id, got, digest)}
+	}
+	// The directories are made, and a file that an earlier try left is replaced, as for one that is written.
+	w, err := r.CreateMerged(attempt)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = w.Close() }() // after Commit there is nothing left to lose
+	if err := os.Remove(w.f.Name()); err != nil {
+		return w.wrap(err)
+	}
+	if err := os.Link(from.mergedName(fromAttempt), w.f.Name()); err != nil {
+		return w.wrap(err)
+	}
+	return w.Commit()
 }
