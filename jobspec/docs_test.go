@@ -59,7 +59,7 @@ func fences(t *testing.T) []fence {
 // TestDocs parses every block of HCL in the documents, so that none goes
 // stale. A jobspec must be right; one of what later versions run may be refused for that alone.
 func TestDocs(t *testing.T) {
-	jobs := 0
+	jobs, later := 0, 0
 	for _, f := range fences(t) {
 		if !strings.HasPrefix(f.kind, "hcl") && f.kind != "json" {
 			continue
@@ -76,9 +76,19 @@ func TestDocs(t *testing.T) {
 			continue
 		}
 		jobs++
-		_, _, err := Eval(source(text), Options{Drivers: drivers})
+		known := drivers
+		if strings.Contains(text, `driver = "example"`) {
+			known = nil // a plugin's config is its own to check
+		}
+		_, _, err := Eval(source(text), Options{Drivers: known})
 		var ds Diagnostics
 		if errors.As(err, &ds) && strings.Contains(text, `job "later"`) {
+			later++
+			for _, r := range refusals {
+				if !slices.ContainsFunc(ds, func(d Diagnostic) bool { return strings.HasPrefix(d.Problem.Msg, r.what) }) {
+					t.Errorf("%s:%d: it leaves out %s", f.file, f.line, r.what)
+				}
+			}
 			ds = slices.DeleteFunc(ds, func(d Diagnostic) bool { return d.Problem.Class == sheaf.Unsupported })
 			err = ds.orNil()
 		}
@@ -86,8 +96,8 @@ func TestDocs(t *testing.T) {
 			t.Errorf("%s:%d: %v", f.file, f.line, err)
 		}
 	}
-	if jobs < 5 {
-		t.Errorf("only %d jobspecs in the documents", jobs)
+	if jobs < 5 || later != 1 {
+		t.Errorf("%d jobspecs are in the documents, %d of them for later versions", jobs, later)
 	}
 }
 

@@ -1,68 +1,48 @@
 package operations
 
 import (
-	"os"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// guideFile is what the test goes through.
+// guideFile is what TestGuide goes through.
 const guideFile = "../../docs/operations.md"
 
-// block is commands of the guide.
-type block struct {
-	section  string // the heading that they stand under
-	line     int    // in the file
-	where    string // as in "every server"
-	commands string
+// task is commands of the guide.
+type task struct {
+	block
+	where string // as in "every server"
 }
 
 // readGuide gives the guide's commands in order, and its headings.
-func readGuide(t testing.TB) (blocks []block, headings map[string]bool) {
+func readGuide(t testing.TB) (tasks []task, headings []string) {
 	t.Helper()
-	text, err := os.ReadFile(guideFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	headings = map[string]bool{}
-	section, begun := "", 0
-	var lines []string
-	for i, line := range strings.Split(string(text), "\n") {
-		switch {
-		case begun > 0 && line == "```":
-			b := block{section: section, line: begun, commands: strings.Join(lines, "\n")}
-			where, ok := strings.CutPrefix(lines[0], "# on ")
-			if !ok {
-				t.Fatalf("%s:%d: the commands do not begin with `# on …`, which says where they belong", guideFile, begun)
-			}
-			b.where = where
-			blocks = append(blocks, b)
-			begun, lines = 0, nil
-		case begun > 0:
-			lines = append(lines, line)
-		case line == "```sh":
-			begun = i + 1
-		case strings.HasPrefix(line, "#"):
-			section = strings.TrimSpace(strings.TrimLeft(line, "#"))
-			headings[section] = true
+	blocks, headings := readPage(t, guideFile)
+	for _, b := range blocks {
+		first, _, _ := strings.Cut(b.text, "\n")
+		where, ok := strings.CutPrefix(first, "# on ")
+		if b.kind != "sh" || !ok {
+			t.Fatalf("%s:%d: these are no commands that begin with `# on …`, which says where they belong", guideFile, b.line)
 		}
+		tasks = append(tasks, task{block: b, where: where})
 	}
-	if len(blocks) == 0 || begun > 0 {
-		t.Fatalf("%s holds %d blocks of commands, and one that does not end: %v", guideFile, len(blocks), begun > 0)
+	if len(tasks) == 0 {
+		t.Fatalf("%s holds no commands", guideFile)
 	}
-	return blocks, headings
+	return tasks, headings
 }
 
 // desk is the reader's own machine.
 const desk = "desk"
 
-// machines are those that the block is for. Which servers and clients there are at present is what the
+// machines are those that the commands are for. Which servers and clients there are at present is what the
 // reader has written down.
-func (b block) machines(s *site) (names []string) {
+func (k task) machines(s *site) (names []string) {
 	s.t.Helper()
-	role, every := strings.CutPrefix(b.where, "every ")
+	role, every := strings.CutPrefix(k.where, "every ")
 	switch {
-	case b.where == "your own machine":
+	case k.where == "your own machine":
 		return []string{desk}
 	case every && (role == "server" || role == "client"):
 		for line := range strings.Lines(s.read(desk + "/root/cluster/machines")) {
@@ -71,27 +51,25 @@ func (b block) machines(s *site) (names []string) {
 			}
 		}
 	case !every:
-		names = strings.Split(b.where, " and ")
+		names = strings.Split(k.where, " and ")
 	}
 	if len(names) == 0 {
-		s.t.Fatalf("%s:%d: nobody knows where `# on %s` is", guideFile, b.line, b.where)
+		s.t.Fatalf("%s:%d: nobody knows where `# on %s` is", guideFile, k.line, k.where)
 	}
-	for _, n := range names {
-		if !exists(s.path(n)) {
-			s.t.Fatalf("%s:%d: there is no machine %q", guideFile, b.line, n)
-		}
+	if i := slices.IndexFunc(names, func(n string) bool { return !exists(s.path(n)) }); i >= 0 {
+		s.t.Fatalf("%s:%d: there is no machine %q", guideFile, k.line, names[i])
 	}
 	return names
 }
 
-// do runs the block where it belongs.
-func (b block) do(s *site) {
+// do runs the commands where they belong.
+func (k task) do(s *site) {
 	s.t.Helper()
-	for _, name := range b.machines(s) {
-		out, err := s.try(name, b.commands)
+	for _, name := range k.machines(s) {
+		out, err := s.try(name, k.text)
 		if err != nil {
-			s.t.Fatalf("%s:%d, %q, on %s: %v\n%s\n--- printed\n%s", guideFile, b.line, b.section, name, err, b.commands, out)
+			s.t.Fatalf("%s:%d, %q, on %s: %v\n%s\n--- printed\n%s", guideFile, k.line, k.section, name, err, k.text, out)
 		}
-		s.t.Logf("%s:%d on %s\n%s", guideFile, b.line, name, strings.TrimSpace(out))
+		s.t.Logf("%s:%d on %s\n%s", guideFile, k.line, name, strings.TrimSpace(out))
 	}
 }

@@ -17,7 +17,7 @@ type step struct{ before, after func(*site) }
 
 // TestGuide goes through the guide from nothing.
 func TestGuide(t *testing.T) {
-	blocks, headings := readGuide(t)
+	tasks, headings := readGuide(t)
 	steps := map[string]step{
 		"Servers":                  {after: foundedByThree},
 		"Clients":                  {after: strangersAreRefused},
@@ -36,7 +36,7 @@ func TestGuide(t *testing.T) {
 		"All servers lost":         {before: loseAll, after: runsAreBack},
 	}
 	for section := range steps {
-		if !headings[section] {
+		if !slices.Contains(headings, section) {
 			t.Fatalf("the guide has no section %q, which the test checks", section)
 		}
 	}
@@ -50,20 +50,20 @@ func TestGuide(t *testing.T) {
 			t.Log(s.logs())
 		}
 	})
-	for i, b := range blocks {
+	for i, k := range tasks {
 		began := time.Now()
-		if i == 0 || blocks[i-1].section != b.section {
-			if before := steps[b.section].before; before != nil {
+		if i == 0 || tasks[i-1].section != k.section {
+			if before := steps[k.section].before; before != nil {
 				before(s)
 			}
 		}
-		b.do(s)
-		if i == len(blocks)-1 || blocks[i+1].section != b.section {
-			if after := steps[b.section].after; after != nil {
+		k.do(s)
+		if i == len(tasks)-1 || tasks[i+1].section != k.section {
+			if after := steps[k.section].after; after != nil {
 				after(s)
 			}
 		}
-		t.Logf("%q took %s", b.section, time.Since(began).Round(time.Millisecond))
+		t.Logf("%q took %s", k.section, time.Since(began).Round(time.Millisecond))
 	}
 	stopAll(s)
 }

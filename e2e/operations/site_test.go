@@ -30,6 +30,7 @@ type site struct {
 	dir   string // holds what each machine has on disk
 	pid   int    // of the process that holds the switch
 	tools string
+	world *imageRegistry
 }
 
 // newSite starts machines that have nothing but an operating system, and containerd.
@@ -53,17 +54,17 @@ func newSite(t *testing.T, machines []machine) *site {
 	if err := os.Mkdir(filepath.Join(s.dir, "machines"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	hosts := fmt.Sprintf("127.0.0.1 localhost\n%s registry-1.docker.io\n", elsewhere)
+	hosts := fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", elsewhere, strings.Join(names, " "))
 	args := append(append([]string{s.dir, group}, mounts...), "--")
 	for _, m := range machines {
 		hosts += m.address + " " + m.name + "\n"
 		args = append(args, m.name, m.address)
 	}
-	registry := newRegistry(t)
+	s.world = newRegistry(t)
 	s.write("hosts", hosts)
-	s.write("authority.pem", registry.authority)
+	s.write("authority.pem", s.world.authority)
 	s.start(exec.Command(filepath.Join(tools, "site"), args...))
-	registry.serve(s)
+	s.world.serve(s)
 	return s
 }
 

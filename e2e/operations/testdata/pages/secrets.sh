@@ -1,0 +1,2 @@
+echo key > key.pem
+mkdir -p /etc/sheaf.d
