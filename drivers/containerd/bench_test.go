@@ -2,6 +2,7 @@ package containerd_test
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -49,6 +50,39 @@ func BenchmarkCold(b *testing.B) {
 	b.ReportMetric(theirs, "raw/s")
 	b.ReportMetric(ours/theirs, "ratio")
 	b.Logf("%.1f containers/s, the raw loop %.1f/s with %d at once: ratio %.2f", ours, theirs, bestAt, ours/theirs)
+}
+
+// BenchmarkKept runs programs that do nothing in kept containers, from start to end, as many at once as there are
+// processors, and a shell in one of them that forks and executes the same program, one after another. Rounds take turns.
+func BenchmarkKept(b *testing.B) {
+	n, _ := open(b, containerd.New(), b.TempDir(), busybox(b, ""))
+	const round = 2000
+	loop := func(count int) time.Duration {
+		began := time.Now()
+		wantExit(b, n.session.Run(n.kept(fmt.Sprintf("i=0; while [ $i -lt %d ]; do /bin/true; i=$((i+1)); done", count))), 0)
+		return time.Since(began)
+	}
+	pass := func(count int) time.Duration {
+		starts := make(chan *driverpb.Start, count)
+		for range count {
+			start := n.start("/bin/true")
+			start.Share = "a task"
+			starts <- start
+		}
+		began := time.Now()
+		each(runtime.NumCPU(), count, func() { wantExit(b, n.session.Run(<-starts), 0) })
+		return time.Since(began)
+	}
+	pass(10 * runtime.NumCPU()) // so that the containers are there
+	var took, forks time.Duration
+	for b.Loop() {
+		took += pass(round)
+		forks += loop(round) - loop(0)
+	}
+	ours, theirs := float64(b.N*round)/took.Seconds(), float64(b.N*round)/forks.Seconds()
+	b.ReportMetric(ours, "programs/s")
+	b.ReportMetric(theirs, "forks/s")
+	b.ReportMetric(ours/theirs, "ratio")
 }
 
 // each calls do count times, atOnce at once.

@@ -41,8 +41,9 @@ var parts = []part{
 	{"tails", "simulated runs of very unequal partitions, beside doing nothing about them", unitsOf("tails")},
 }
 
-// namedParts run only where they are named: they take long.
+// namedParts run only where they are named: they take long, or packages that few machines have.
 var namedParts = []part{
+	{"peers", "the same work by GNU parallel, Slurm, Dask, and raft alone", (*bench).peers},
 	{"listing", "a million files split, in a bucket and on disk, and what memory that takes", (*bench).listing},
 	{"reuse", "an unchanged run over a million files, beside listing them", (*bench).reuse},
 }
@@ -77,7 +78,7 @@ func main() {
 		return
 	}
 	agent := flag.String("agent", "bin/agent", "the agent's binary")
-	only := flag.String("only", "", "parts to run, separated by commas; all but listing and reuse otherwise")
+	only := flag.String("only", "", "parts to run, separated by commas; otherwise all but peers, listing and reuse")
 	scale := flag.Float64("scale", 1, "this share of the partitions and runs; targets are for 1")
 	dir := flag.String("dir", "", "where agents keep their state; a disk, not memory (default: the system's temporary directory)")
 	results := flag.String("o", "", "file for the figures (default e2e/bench/results/<date>.json)")
@@ -86,7 +87,7 @@ func main() {
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: go run ./e2e/bench [flags]\n\nparts:")
 		for _, p := range slices.Concat(parts, namedParts) {
-			fmt.Fprintf(os.Stderr, "  %-8s %s\n", p.name, p.about)
+			fmt.Fprintf(os.Stderr, "  %-10s %s\n", p.name, p.about)
 		}
 		fmt.Fprintln(os.Stderr, "\nflags:")
 		flag.PrintDefaults()
