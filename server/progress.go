@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sheaf-run/agent/server/leader"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -17,7 +18,11 @@ func (s *Server) Progress(id sheaf.RunID) Progress {
 	if t == nil || r == nil || r.Status.Terminal() {
 		return Progress{}
 	}
-	m := t.Measures(id)
+	return s.told.ask(id, standingOf(t, r), func() Progress { return progress(t, snap, r) })
+}
+
+func progress(t *leader.Term, snap *state.Snapshot, r *state.Run) Progress {
+	m := t.Measures(r.ID)
 	p := Progress{Rate: m.Rate, Running: m.Running}
 	_, p.Waiting = t.Explain(snap, r)
 	for _, x := range m.Slowest {

@@ -91,6 +91,7 @@ type Server struct {
 	events  *events.Log
 	nodes   *rpc.Nodes
 	peers   *peers
+	told    told
 
 	term  atomic.Pointer[leader.Term] // while this server leads and takes work
 	named chan string                 // of size 1: the cluster's ID, as the log gave it

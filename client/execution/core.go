@@ -36,6 +36,8 @@ type Core struct {
 	runs    map[sheaf.RunID]*Run
 	active  []*Run // runs that have something waiting, in no order
 	unsent  []*Run // runs that have results to be sent, in no order
+	gather  time.Duration
+	looked  time.Time // when what runs was last looked at for reports
 	live    map[*Execution]struct{}
 	owning  int // splits and merges under way
 	storing int // executions of partitions in phase Storing
@@ -53,7 +55,7 @@ type Core struct {
 // New is a core with nothing in it, for a node of that capacity. It begins
 // nothing before its first Welcome.
 func New(account Accountant) *Core {
-	return &Core{account: account, runs: map[sheaf.RunID]*Run{}, live: map[*Execution]struct{}{}, held: true}
+	return &Core{account: account, runs: map[sheaf.RunID]*Run{}, live: map[*Execution]struct{}{}, held: true, gather: sendEvery}
 }
 
 // Effects begins what can begin, then hands over what is to be carried out. The

@@ -461,29 +461,88 @@ func BenchmarkCore(b *testing.B) {
 	}
 }
 
-// TestResultsGoTogether: while more of a run waits here, its results are sent now and then; the
-// first, and those after which nothing waits, at once.
+// TestResultsGoTogether: while more of a run waits here, or what was sent is not answered, its results are sent now
+// and then; the first, and those after which nothing waits, at once.
 func TestResultsGoTogether(t *testing.T) {
-	c := node(1)
-	opened(c, spec("r"), 6, t0)
-	now := t0
-	running := effects(c, now).Start[0]
-	var sent []int
-	for running != nil {
-		exit(c, running)
-		fx := effects(c, now)
-		ended := fx.Store[0]
-		running = nil
-		if len(fx.Start) > 0 {
-			running = fx.Start[0]
-		}
-		due := len(fx.Send)
-		c.Stored(ended)
-		sent = append(sent, due+len(effects(c, now).Send))
-		now = now.Add(sendEvery * 2 / 5)
+	for name, x := range map[string]struct {
+		answers bool
+		gather  time.Duration // 0 is not said
+		want    string
+	}{
+		"each is answered before the next ends":   {answers: true, want: "[1 0 0 2 2 1]"},
+		"none is answered":                        {want: "[1 0 0 2 0 0]"},
+		"the servers ask for larger messages":     {answers: true, gather: 2 * sendEvery, want: "[1 0 0 0 4 1]"},
+		"the servers ask for more than is useful": {gather: time.Hour, want: "[1 0 0 0 0 0]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := node(1)
+			opened(c, spec("r"), 6, t0)
+			c.Gather(x.gather)
+			now := t0
+			running := effects(c, now).Start[0]
+			var sent []int
+			for running != nil {
+				exit(c, running)
+				fx := effects(c, now)
+				ended := fx.Store[0]
+				running = nil
+				if len(fx.Start) > 0 {
+					running = fx.Start[0]
+				}
+				n := 0
+				told := func(list []*Result) {
+					n += len(list)
+					for _, r := range list {
+						if x.answers {
+							c.Answered(&wire.Answers{Run: "r", Partition: []uint32{r.Partition}, Attempt: []uint32{r.Attempt}, Verdict: []byte{byte(wire.Verdict_VERDICT_COMMITTED)}})
+						}
+					}
+				}
+				told(fx.Send)
+				c.Stored(ended)
+				told(effects(c, now).Send)
+				sent = append(sent, n)
+				now = now.Add(sendEvery * 2 / 5)
+			}
+			if got := fmt.Sprint(sent); got != x.want {
+				t.Errorf("results were sent %v, want %s", got, x.want)
+			}
+			c.Tick(now.Add(mostGather), func(*Run) time.Duration { return 0 })
+			last := 0
+			if x.want[len(x.want)-2] == '0' {
+				last = 1
+			}
+			if got := len(effects(c, now.Add(mostGather)).Send); min(got, 1) != last {
+				t.Errorf("%d are sent in the end; want all that are left", got)
+			}
+		})
 	}
-	if got := fmt.Sprint(sent); got != "[1 0 0 2 2 1]" {
-		t.Errorf("results were sent %v, want the first, then two together, then each as nothing waits any more", got)
+}
+
+// TestReportsGoWithResults: what runs for a while is told of in the packet of results, and by itself where none go.
+func TestReportsGoWithResults(t *testing.T) {
+	c := node(2)
+	opened(c, spec("r"), 6, t0)
+	at := func(d time.Duration) (fx *Effects) {
+		c.Tick(t0.Add(d), func(*Run) time.Duration { return 0 })
+		return effects(c, t0.Add(d))
+	}
+	fx := at(0)
+	first := fx.Start[0]
+	if n := len(at(reportAge - 1).Reports); n != 0 {
+		t.Errorf("%d young ones are reported", n)
+	}
+	if n := len(at(reportAge + sendEvery).Reports); n != 2 {
+		t.Errorf("%d are reported, want both that run", n)
+	}
+	exit(c, first)
+	fx = at(2 * time.Second)
+	if len(fx.Start) != 1 {
+		t.Fatalf("%d begin", len(fx.Start))
+	}
+	c.Stored(fx.Store[0])
+	if fx := effects(c, t0.Add(2*time.Second+reportAge)); len(fx.Send) != 1 || len(fx.Reports) != 1 {
+		t.Errorf("%d results and %d reports are sent, want one of each", len(fx.Send), len(fx.Reports))
 	}
 }
 

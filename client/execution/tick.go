@@ -23,15 +23,14 @@ func (c *Core) Tick(now time.Time, grace func(*Run) time.Duration) {
 		}
 		c.settled = now
 	}
+	if now.Sub(c.looked) >= c.gather {
+		c.report(now)
+	}
 	for e := range c.live {
 		if e.Phase != Running {
 			continue
 		}
 		age := now.Sub(e.Started)
-		if age >= reportAge && !e.reported {
-			e.reported = true
-			c.fx.Reports = append(c.fx.Reports, e)
-		}
 		if d := e.Deadline(); !d.IsZero() && !now.Before(d) {
 			c.stop(e, StopTimeout, now)
 		}

@@ -91,6 +91,7 @@ func (w *Worker) receive(m *wire.FromServer) {
 	case *wire.FromServer_Lease:
 		w.up.lease = time.Duration(b.Lease.GetLeaseMs()) * time.Millisecond
 		w.core.Lease(w.now.Add(w.up.lease))
+		w.core.Gather(time.Duration(b.Lease.GetGatherMs()) * time.Millisecond)
 	case *wire.FromServer_Fetch:
 		w.transfer(b.Fetch)
 	case *wire.FromServer_End:

@@ -24,6 +24,7 @@ func (b *bench) fleet(ctx context.Context) error {
 	var peak int64
 	var last time.Time
 	var failed error
+	before := s.computed()
 	took, err := s.servers[0].submit(ctx, job, watchPause, func(sheaf.RunSummary) {
 		if time.Since(last) < fleetLook {
 			return
@@ -42,6 +43,7 @@ func (b *bench) fleet(ctx context.Context) error {
 		Detail: fmt.Sprintf("%s in %.1f s; tasks take %v, exponentially distributed, %.0f %% fail; %d slots a client",
 			amount(float64(job.Count), "partitions"), took.Seconds(), fleetMean, 100*fleetFailing, fleetSlots),
 	})
+	b.add(Figure{What: "processor time of servers and clients for a partition", Value: float64((s.computed() - before).Microseconds()) / float64(job.Count), Unit: "µs", AtMost: true})
 	b.add(Figure{Key: "P5.memory", What: "memory of servers and clients together, at most", Value: megabytes(peak), Unit: "MB", Target: fleetMemoryTarget, AtMost: true})
 	return b.failover(ctx, s)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"time"
@@ -39,7 +40,7 @@ const (
 	fleetLook = 500 * time.Millisecond
 )
 
-// fleetArgument is the first argument of this program as a share of the fleet; its configuration follows on stdin.
+// fleetArgument is the first argument of this program as a share of the fleet; a file for a CPU profile may follow, its configuration does on stdin.
 const fleetArgument = "fleet-of-clients"
 
 // fleetMain is this program as a share of the fleet. It ends when its parent does.
@@ -55,6 +56,17 @@ func fleetMain() error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
 	}()
+	if len(os.Args) > 2 {
+		f, err := os.Create(os.Args[2])
+		if err != nil {
+			return fmt.Errorf("write a CPU profile: %w", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("write a CPU profile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	return fleet.Run(ctx, c, func() { fmt.Println("ready") })
 }
 
@@ -102,6 +114,17 @@ func (s *swarm) memory() (int64, error) {
 	return sum, nil
 }
 
+// computed is the processor time of all so far.
+func (s *swarm) computed() (sum time.Duration) {
+	for _, p := range s.servers {
+		sum += computed(p.cmd.Process.Pid)
+	}
+	for _, c := range s.clients {
+		sum += computed(c.Process.Pid)
+	}
+	return sum
+}
+
 // newSwarm starts three servers and the fleet, and waits until every client has its session.
 func (b *bench) newSwarm(ctx context.Context) (_ *swarm, err error) {
 	s := &swarm{}
@@ -146,6 +169,9 @@ func (b *bench) newSwarm(ctx context.Context) (_ *swarm, err error) {
 			Work: fleet.Work{Mean: fleetMean, Failing: fleetFailing, Slots: fleetSlots},
 		}
 		cmd := exec.Command(self, fleetArgument)
+		if b.keep != "" {
+			cmd.Args = append(cmd.Args, filepath.Join(b.keep, fmt.Sprintf("clients-%d.prof", i+1)))
+		}
 		cmd.Stderr = os.Stderr
 		// A thousand machines have a thousand schedulers and heaps of their own; these share two processors with the servers.
 		cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")

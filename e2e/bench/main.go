@@ -70,7 +70,7 @@ type bench struct {
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == fleetArgument {
+	if len(os.Args) >= 2 && os.Args[1] == fleetArgument {
 		if err := fleetMain(); err != nil {
 			fmt.Fprintln(os.Stderr, "bench: clients:", err)
 			os.Exit(1)

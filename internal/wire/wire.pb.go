@@ -1961,9 +1961,11 @@ func (x *Welcome) GetTimeMs() int64 {
 // just verified its quorum. When it runs out, the client starts nothing new
 // and goes on with what runs.
 type Lease struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"` // of the Pulse it answers
-	LeaseMs       uint32                 `protobuf:"varint,2,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"` // of the Pulse it answers
+	LeaseMs  uint32                 `protobuf:"varint,2,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	// For how long a client gathers results while more of their run waits there; the more clients, the longer. 0 leaves it as it is.
+	GatherMs      uint32 `protobuf:"varint,3,opt,name=gather_ms,json=gatherMs,proto3" json:"gather_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2008,6 +2010,13 @@ func (x *Lease) GetSequence() uint64 {
 func (x *Lease) GetLeaseMs() uint32 {
 	if x != nil {
 		return x.LeaseMs
+	}
+	return 0
+}
+
+func (x *Lease) GetGatherMs() uint32 {
+	if x != nil {
+		return x.GatherMs
 	}
 	return 0
 }
@@ -4721,10 +4730,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x04kill\x18\x03 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\x04kill\x12/\n" +
 	"\x05start\x18\x04 \x03(\v2\x19.sheaf.wire.v1.ExecutionsR\x05start\x12\x19\n" +
 	"\bdata_key\x18\x05 \x01(\fR\adataKey\x12\x17\n" +
-	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\">\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"[\n" +
 	"\x05Lease\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x19\n" +
-	"\blease_ms\x18\x02 \x01(\rR\aleaseMs\"`\n" +
+	"\blease_ms\x18\x02 \x01(\rR\aleaseMs\x12\x1b\n" +
+	"\tgather_ms\x18\x03 \x01(\rR\bgatherMs\"`\n" +
 	"\bTakeBack\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x1e\n" +

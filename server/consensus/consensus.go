@@ -131,7 +131,7 @@ func (n *Node) Run(ctx context.Context) error {
 		link = e
 		g.Go(func() error { return e.run(gctx) })
 	}
-	r, err := raft.NewRaft(n.raftConfig(alone), &adapter{machine: n.config.Machine, fatal: n.fatal}, cached(n.store), n.store, n.snaps, link)
+	r, err := raft.NewRaft(n.raftConfig(alone), &adapter{machine: n.config.Machine, fatal: n.fatal}, &recent{store: n.store}, n.store, n.snaps, link)
 	if err != nil {
 		stopEager()
 		transport.Close()
@@ -318,18 +318,7 @@ func (n *Node) SetCluster(id string) error {
 
 func crc(s string) uint32 { return crc32.Checksum([]byte(s), castagnoli) }
 
-// cached keeps the newest entries in memory for followers that are a little behind.
-func cached(s *checkedStore) raft.LogStore {
-	c, err := raft.NewLogCache(cachedEntries, s)
-	if err != nil {
-		panic(fmt.Sprintf("consensus: a cache of %d entries: %v", cachedEntries, err))
-	}
-	return c
-}
-
 const (
-	// cachedEntries is raft's own choice for the same end.
-	cachedEntries = 512
 	// maxInFlight is how many messages of entries are under way to a server. With raft's 2, its channels hold none
 	// beside: a leader that learns from one answer that its term is over, as one that was frozen
 	// does, then sends into them for ever, and raft waits for that when it is shut down.

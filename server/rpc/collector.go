@@ -36,6 +36,7 @@ type collector struct {
 	log     Applier
 	pieces  chan piece
 	applied func(r *wire.Results, a *wire.Answers)
+	answer  func(batch []piece, answers []*wire.Answers)
 }
 
 // piece is some of one client's results, small enough for a command.
@@ -45,8 +46,8 @@ type piece struct {
 	to      *session
 }
 
-func newCollector(log Applier, applied func(*wire.Results, *wire.Answers)) *collector {
-	return &collector{log: log, pieces: make(chan piece, collected), applied: applied}
+func newCollector(log Applier, applied func(*wire.Results, *wire.Answers), answer func([]piece, []*wire.Answers)) *collector {
+	return &collector{log: log, pieces: make(chan piece, collected), applied: applied, answer: answer}
 }
 
 // add takes results that CheckResults has passed. It waits while too many are under way.
@@ -140,7 +141,9 @@ func (c *collector) commit(ctx context.Context, batch []piece) {
 			continue
 		}
 		c.applied(p.results, reply.Answers[i])
-		p.to.answer(reply.Answers[i])
+	}
+	if err == nil {
+		c.answer(batch, reply.Answers)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -103,14 +104,15 @@ func TestGroupCommit(t *testing.T) {
 		log := &slowLog{released: make(chan struct{})}
 		var mu sync.Mutex
 		answered := 0
+		h := &Hub{sessions: map[sheaf.NodeID]*session{}}
 		c := newCollector(log, func(_ *wire.Results, a *wire.Answers) {
 			mu.Lock()
 			defer mu.Unlock()
 			answered += len(a.Partition)
-		})
+		}, h.answered)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = c.run(ctx) }()
-		s := &session{hub: &Hub{sessions: map[sheaf.NodeID]*session{}}, node: "n", woken: make(chan struct{}, 1), cancel: func(error) {}}
+		s := &session{hub: h, node: "n", woken: make(chan struct{}, 1), cancel: func(error) {}}
 		next := 0
 		add := func(n int) {
 			if err := c.add(ctx, results(next, n, 0, 0), s); err != nil {
@@ -152,11 +154,11 @@ func TestGroupCommit(t *testing.T) {
 // BenchmarkGroupCommit folds single results of many clients.
 func BenchmarkGroupCommit(b *testing.B) {
 	var seen sync.WaitGroup
-	c := newCollector(instantLog{}, func(_ *wire.Results, a *wire.Answers) { seen.Add(-len(a.Partition)) })
+	h := &Hub{sessions: map[sheaf.NodeID]*session{}}
+	c := newCollector(instantLog{}, func(_ *wire.Results, a *wire.Answers) { seen.Add(-len(a.Partition)) }, h.answered)
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	go func() { _ = c.run(ctx) }()
-	h := &Hub{sessions: map[sheaf.NodeID]*session{}}
 	s := &session{hub: h, node: "n", woken: make(chan struct{}, 1), cancel: func(error) {}}
 	r := results(0, 1, 0, 0)
 	for b.Loop() {
@@ -179,4 +181,13 @@ func (instantLog) Apply(_ context.Context, c *fsm.Command) (fsm.Reply, error) {
 		reply.Answers = append(reply.Answers, &wire.Answers{Partition: r.Partition, Attempt: r.Attempt, Verdict: make([]byte, len(r.Partition))})
 	}
 	return reply, nil
+}
+
+// TestGather: the more clients, the longer each gathers, so that the leader's messages do not become more.
+func TestGather(t *testing.T) {
+	for clients, want := range map[int]time.Duration{1: leastGather, 500: leastGather, 1000: 500 * time.Millisecond, 100_000: mostGather} {
+		if got := gather(clients); got != want {
+			t.Errorf("%d clients gather for %v, want %v", clients, got, want)
+		}
+	}
 }

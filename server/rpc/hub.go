@@ -83,7 +83,7 @@ var errReplaced = &sheaf.Error{Class: sheaf.Unavailable, Msg: "the node has open
 // NewHub makes the hub of a term that begins.
 func NewHub(c HubConfig) *Hub {
 	h := &Hub{HubConfig: c, core: dispatch.New(), sessions: map[sheaf.NodeID]*session{}, tokens: datatoken.NewSigner()}
-	h.results = newCollector(c.Log, c.Observer.Ended)
+	h.results = newCollector(c.Log, c.Observer.Ended, h.answered)
 	h.verify = newVerifier(c.Verify)
 	return h
 }
@@ -114,7 +114,22 @@ func (h *Hub) Placed(node sheaf.NodeID, e *wire.Executions) {
 	defer h.mu.Unlock()
 	h.core.Placed(node, e)
 	if s := h.sessions[node]; s != nil {
-		s.wake()
+		s.checkWork()
+	}
+}
+
+// answered takes note of the verdicts on results of many clients and tells each its own. The book is opened once
+// for all: a thousand senders want it, and each opening may wait behind all of them.
+func (h *Hub) answered(batch []piece, answers []*wire.Answers) {
+	h.mu.Lock()
+	for i, p := range batch {
+		if h.sessions[p.to.node] == p.to {
+			h.core.Answered(p.to.node, answers[i])
+		}
+	}
+	h.mu.Unlock()
+	for i, p := range batch {
+		p.to.tell(&wire.FromServer{Body: &wire.FromServer_Answers{Answers: answers[i]}})
 	}
 }
 

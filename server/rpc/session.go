@@ -43,6 +43,7 @@ type session struct {
 	mu    sync.Mutex
 	out   []*wire.FromServer // answers and notices, in order
 	lease *wire.Lease        // only the newest is of use
+	work  bool               // look for executions to begin
 	kills bool               // look for executions to end
 	ended map[sheaf.RunID]bool
 	anew  map[sheaf.RunID]bool // their RunSpec has changed
@@ -93,7 +94,7 @@ func (h *Hub) Serve(st stream) error {
 	defer h.serving.Done()
 
 	s := &session{
-		hub: h, node: sheaf.NodeID(hello.Node), number: hello.Session, boot: hello.BootId, cancel: cancel, over: make(chan struct{}),
+		hub: h, node: sheaf.NodeID(hello.Node), number: hello.Session, boot: hello.BootId, cancel: cancel, over: make(chan struct{}), work: true,
 		woken: make(chan struct{}, 1), room: make(chan struct{}, 1), specs: map[sheaf.RunID]version{}, known: map[sheaf.RunID]bool{}, ended: map[sheaf.RunID]bool{}, anew: map[sheaf.RunID]bool{},
 	}
 	if err := h.begin(ctx, s); err != nil {
@@ -238,20 +239,18 @@ func (s *session) catchUp(st stream, hello *wire.Hello, start []*wire.Executions
 	return nil
 }
 
-// answer queues the verdicts on some of the client's results.
-func (s *session) answer(a *wire.Answers) {
-	s.hub.mu.Lock()
-	if s.hub.sessions[s.node] == s {
-		s.hub.core.Answered(s.node, a)
-	}
-	s.hub.mu.Unlock()
-	s.tell(&wire.FromServer{Body: &wire.FromServer_Answers{Answers: a}})
-}
-
 // tell queues a message for the sender.
 func (s *session) tell(m *wire.FromServer) {
 	s.mu.Lock()
 	s.out = append(s.out, m)
+	s.mu.Unlock()
+	s.wake()
+}
+
+// checkWork has the sender look for what was placed.
+func (s *session) checkWork() {
+	s.mu.Lock()
+	s.work = true
 	s.mu.Unlock()
 	s.wake()
 }
@@ -308,8 +307,8 @@ func (s *session) waitForRoom(ctx context.Context) error {
 func (s *session) send(ctx context.Context, st stream) error {
 	for {
 		s.mu.Lock()
-		out, lease, kills := s.out, s.lease, s.kills
-		s.out, s.lease, s.kills = nil, nil, false
+		out, lease, work, kills := s.out, s.lease, s.work, s.kills
+		s.out, s.lease, s.work, s.kills = nil, nil, false, false
 		var ended []sheaf.RunID
 		for run := range s.ended {
 			ended = append(ended, run)
@@ -329,8 +328,15 @@ func (s *session) send(ctx context.Context, st stream) error {
 				}
 			}
 		}
-		if err := s.sendWork(st, kills); err != nil {
-			return err
+		if kills {
+			if err := s.sendKills(st); err != nil {
+				return err
+			}
+		}
+		if work {
+			if err := s.sendWork(st); err != nil {
+				return err
+			}
 		}
 		for _, m := range out {
 			if err := st.Send(m); err != nil {
@@ -360,20 +366,24 @@ func (s *session) send(ctx context.Context, st stream) error {
 	}
 }
 
-// sendWork sends what is to be ended, then what is to be begun.
-func (s *session) sendWork(st stream, kills bool) error {
+// sendKills sends what is to be ended.
+func (s *session) sendKills(st stream) error {
 	h := s.hub
-	if kills {
-		h.mu.Lock()
-		snap := h.Snapshot()
-		list := h.core.Kills(s.node, snap)
-		h.mu.Unlock()
-		for _, e := range list {
-			if err := st.Send(&wire.FromServer{Body: &wire.FromServer_Kill{Kill: e}}); err != nil {
-				return err
-			}
+	h.mu.Lock()
+	snap := h.Snapshot()
+	list := h.core.Kills(s.node, snap)
+	h.mu.Unlock()
+	for _, e := range list {
+		if err := st.Send(&wire.FromServer{Body: &wire.FromServer_Kill{Kill: e}}); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// sendWork sends what is to be begun.
+func (s *session) sendWork(st stream) error {
+	h := s.hub
 	for {
 		h.mu.Lock()
 		snap := h.Snapshot()

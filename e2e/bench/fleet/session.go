@@ -83,6 +83,7 @@ func (m *member) receive(x *wire.FromServer) error {
 	case *wire.FromServer_Lease:
 		m.lease = time.Duration(b.Lease.GetLeaseMs()) * time.Millisecond
 		m.core.Lease(m.now.Add(m.lease))
+		m.core.Gather(time.Duration(b.Lease.GetGatherMs()) * time.Millisecond)
 	case *wire.FromServer_Fetch:
 		m.send(&wire.FromClient{Body: &wire.FromClient_Fetched{Fetched: &wire.Fetched{Id: b.Fetch.GetId(), Error: "a simulated client keeps nothing"}}})
 	case *wire.FromServer_End:
