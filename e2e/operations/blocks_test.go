@@ -131,8 +131,7 @@ func describe(b block) (name string, outputs []string) {
 }
 
 // base is what a configuration that shows a part of one stands over.
-const base = `data_dir = "/var/lib/sheaf"
-server {
+const base = `server {
   enabled = true
 }
 client {
@@ -141,11 +140,13 @@ client {
 }
 `
 
-// configuration starts an agent with a configuration, in the place of the one that runs.
+// configuration starts an agent with a configuration, in the place of the one that runs. Its data directory is named for the
+// machine: an agent ends what a killed one with the same directory left, and machines see each other's processes.
 func (r *reader) configuration(b block) {
 	r.s.write(r.machine+"/root/base.hcl", base)
 	r.s.write(r.machine+"/etc/sheaf.d/agent.hcl", b.text)
-	r.start("agent start -config /root/base.hcl -config /etc/sheaf.d")
+	r.s.write(r.machine+"/root/own.hcl", fmt.Sprintf("data_dir = %q\n", "/var/lib/"+r.machine))
+	r.start("agent start -config /root/base.hcl -config /etc/sheaf.d -config /root/own.hcl")
 }
 
 // start starts an agent, in the place of the one that runs and without what that one kept, and waits until it is ready.
@@ -153,11 +154,11 @@ func (r *reader) start(agent string) {
 	r.s.t.Helper()
 	out, err := r.s.try(r.machine, fmt.Sprintf(`
 		if systemctl is-active agent 2>/dev/null; then systemctl stop agent; fi
-		rm -rf /var/lib/sheaf
+		rm -rf /var/lib/%s
 		printf '[Service]\nExecStart=%%s\n' %q > /etc/systemd/system/agent.service
 		systemctl start agent
 		ready() { for at in http://127.0.0.1 https://127.0.0.1 https://10.0.0.1; do ! curl -kfs -m 2 -o /dev/null $at:7610/readyz || return 0; done; false; }
-		until ready; do systemctl is-active agent || { cat /run/units/agent.log; exit 1; }; sleep 0.1; done`, agent))
+		until ready; do systemctl is-active agent || { cat /run/units/agent.log; exit 1; }; sleep 0.1; done`, r.machine, agent))
 	if err != nil {
 		r.s.t.Fatalf("%s: %q: %v\n%s", r.machine, agent, err, out)
 	}
