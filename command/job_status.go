@@ -68,6 +68,10 @@ func (e *env) jobStatus() *cobra.Command {
 			for _, w := range s.Waiting {
 				fmt.Fprintln(e.out, "waiting:", printable(w))
 			}
+			if s.Conflict != nil {
+				fmt.Fprintln(e.out, "conflict:", printable(s.Conflict.Message))
+				fmt.Fprintf(e.out, "the run will fail when its outputs are merged; `agent job stop %s` ends it now\n", s.ID)
+			}
 			e.failures(e.out, s)
 			for _, w := range s.Warnings {
 				fmt.Fprintln(e.out, "warning:", printable(w))

@@ -47,6 +47,7 @@ type Progress struct {
 	Slowest         []sheaf.Partition // running longest, at most 3
 	Waiting         []string          // what the run waits for, in words
 	Backups         int               // second attempts at slow partitions that are under way
+	Warnings        []string
 }
 
 // Explanation is why a run or a partition is where it is.

@@ -1,7 +1,9 @@
 package server_test
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -118,6 +120,10 @@ type fake struct {
 	// decide gives the outcome; 0 holds the execution for ever.
 	decide func(work) sheaf.Outcome
 	took   uint32 // ms, as it says of each; 0 is 1
+	// serves is where its own service listens; empty is nowhere.
+	serves string
+	// manifests are what partitions leave, by partition; another's digest is made up.
+	manifests map[uint32][]byte
 	// conduct handles a split or merge.
 	conduct func(f *fake, w work)
 	// queues says which executions it has not begun, and gives back when it is asked; nil is none.
@@ -160,7 +166,7 @@ func (f *fake) connect(hello *wire.Hello) *fake {
 	f.cancel, f.gone = cancel, make(chan struct{})
 	f.servers = wire.NewServersClient(conn)
 	node, err := json.Marshal(sheaf.Node{
-		ID: sheaf.NodeID(f.id), Name: f.id, Region: "test", Datacenter: "dc1", Address: "127.0.0.1:1",
+		ID: sheaf.NodeID(f.id), Name: f.id, Region: "test", Datacenter: "dc1", Address: cmp.Or(f.serves, "127.0.0.1:1"),
 		Resources: sheaf.Resources{CPU: 1000, Memory: 1 << 30, Disk: 1 << 30, Pids: 1000},
 		Drivers:   []sheaf.NodeDriver{{Name: "mock", Healthy: true}}, Sources: []sheaf.NodeSource{{Scheme: "file", Root: "/", Shared: true}, {Scheme: "job", Shared: true}},
 	})
@@ -277,6 +283,10 @@ func (f *fake) receive(m *wire.FromServer, out chan<- *wire.FromClient) {
 				if o := f.decide(w); o != 0 {
 					add(r, w, o)
 					r.DurationMs[len(r.DurationMs)-1] = max(f.took, 1)
+					if m, ok := f.manifests[w.partition]; ok {
+						digest := sha256.Sum256(m)
+						copy(r.Digest[len(r.Digest)-len(digest):], digest[:])
+					}
 				}
 			})
 		})

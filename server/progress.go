@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -35,11 +36,17 @@ func progress(t *leader.Term, snap *state.Snapshot, r *state.Run) Progress {
 		p.Slowest = append(p.Slowest, q)
 	}
 	p.Backups = r.Backups
+	if t.LeftToMerge(r.ID) {
+		p.Warnings = append(p.Warnings, leftToMerge)
+	}
 	if low, high, ok := t.ETA(snap, r); ok {
 		p.ETA, p.ETALow, p.ETAHigh = true, seconds(low), seconds(high)
 	}
 	return p
 }
+
+// leftToMerge is what is said of a run whose outputs are more than a leader compares as they come.
+const leftToMerge = "not all of its outputs are compared as they are committed, since they are too many or too long: conflicts among the others are found when they are merged"
 
 // maxETA is what an ETA beyond is given as: nobody waits by it.
 const maxETA = 365 * 24 * time.Hour
@@ -72,6 +79,9 @@ func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
 	}
 	if r.Error != "" {
 		e.Summary = append(e.Summary, r.Error)
+	}
+	if c := snap.Conflict(r); c != nil && !r.Status.Terminal() {
+		e.Summary = append(e.Summary, "the run will fail when its outputs are merged: "+c.Message)
 	}
 	if t := s.term.Load(); t != nil {
 		var waits []string
@@ -135,6 +145,9 @@ func aboutPartition(snap *state.Snapshot, r *state.Run, p sheaf.Partition) []str
 		say = append(say, fmt.Sprintf("it failed (%s) after %d tries", p.Reason, p.Failures))
 	case sheaf.PartitionCancelled:
 		say = append(say, "it was cancelled with the run")
+	}
+	if c := snap.Conflict(r); c != nil && slices.Contains(c.Partitions[:], p.Index) {
+		say = append(say, c.Message)
 	}
 	if p.Failures > 0 && p.State != sheaf.PartitionFailed {
 		say = append(say, fmt.Sprintf("%d of %d tries have failed", p.Failures, r.Job.Retry.Attempts))

@@ -200,7 +200,7 @@ func (s *Server) follow(ctx context.Context) error {
 func (s *Server) lead(ctx context.Context, number uint64) error {
 	t := leader.New(leader.Config{
 		Number: number, Region: s.config.Region, Log: s.node, Store: s.store, Gossip: s.config.Gossip, Logger: s.config.Logger,
-		NewCluster: consensus.NewID, KeepRuns: s.config.Retention.Runs, KeepFor: s.config.Retention.Age, KeepLeast: s.config.Retention.Least,
+		NewCluster: consensus.NewID, Node: s.Node, KeepRuns: s.config.Retention.Runs, KeepFor: s.config.Retention.Age, KeepLeast: s.config.Retention.Least,
 		Lease: s.config.Heartbeat.Lease, Grace: s.config.Heartbeat.Grace, OutputsGrace: s.config.Heartbeat.Outputs,
 	})
 	defer func() {

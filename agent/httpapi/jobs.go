@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sheaf-run/agent/api"
@@ -208,9 +209,10 @@ func (a *API) summary(ctx context.Context, in *RunRead) (*Body[sheaf.RunSummary]
 	if err != nil {
 		return nil, err
 	}
-	out := sheaf.RunSummary{RunStub: a.stub(r), Bytes: int64(r.Manifest.Bytes), Warnings: r.Manifest.Warnings, Unreached: snap.Unreached(r)}
+	out := sheaf.RunSummary{RunStub: a.stub(r), Bytes: int64(r.Manifest.Bytes), Unreached: snap.Unreached(r), Conflict: snap.Conflict(r)}
 	p := a.Server.Progress(r.ID)
 	out.Rate, out.Slowest, out.Waiting, out.Backups = p.Rate, p.Slowest, p.Waiting, p.Backups
+	out.Warnings = slices.Concat(r.Manifest.Warnings, p.Warnings)
 	if p.ETA {
 		low, high := sheaf.Duration(p.ETALow), sheaf.Duration(p.ETAHigh)
 		out.ETALow, out.ETAHigh = &low, &high

@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"server/state":       {"sheaf", "server/state", "internal/wire"},
 	"server/reuse":       {"sheaf", "data/shard", "server/state"},
 	"server/provenance":  {"sheaf", "data/shard", "server/state"},
+	"server/conflict":    {"sheaf"},
 	"server/fsm":         {"sheaf", "server/match", "server/state", "server/fsm", "internal/wire"},
 	"client":             {"sheaf", "client", "data", "drivers", "internal"},
 	"agent":              {"sheaf", "agent", "server", "client", "jobspec", "data/source", "drivers/builtin", "internal", "api"},

@@ -199,7 +199,7 @@ func TestEmptiedNode(t *testing.T) {
 // to partitions is told by command.
 var byRows = []string{
 	"bootstrap", "register_node", "set_node_eligibility", "node_lost", "register_job", "put_chunk", "seal_manifest", "cancel_run", "retry_run", "seal_result",
-	"set_image_digest", "advance_time", "delete_run", "reap_runs", "change_run", "write_secret", "change_node", "write_acl", "write_namespace",
+	"set_image_digest", "advance_time", "delete_run", "reap_runs", "change_run", "write_secret", "change_node", "write_acl", "write_namespace", "note_conflict",
 }
 
 // byCommand are those that command has a case for.

@@ -44,6 +44,13 @@ func (d *derived) run(before, after *state.Run) {
 		e.Reason = after.Error
 		d.add(e)
 	}
+	if after.Conflict != nil && after.Conflict != before.Conflict {
+		e := ofRun(after, sheaf.TopicRun, "RunConflict")
+		e.Reason = after.Conflict.Of(after.Job).Message
+		e.Partitions = e.Partitions.Add(after.Conflict.Between[0]).Add(after.Conflict.Between[1])
+		e.Count = 2
+		d.add(e)
+	}
 	if was, is := before.Adjusted, after.Adjusted; was.Held != is.Held {
 		what := "RunReleased"
 		if is.Held {

@@ -162,6 +162,7 @@ type Command struct {
 	//	*Command_WriteAcl
 	//	*Command_WriteNamespace
 	//	*Command_AdoptOutputs
+	//	*Command_NoteConflict
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -454,6 +455,15 @@ func (x *Command) GetAdoptOutputs() *AdoptOutputs {
 	return nil
 }
 
+func (x *Command) GetNoteConflict() *NoteConflict {
+	if x != nil {
+		if x, ok := x.Body.(*Command_NoteConflict); ok {
+			return x.NoteConflict
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -566,6 +576,10 @@ type Command_AdoptOutputs struct {
 	AdoptOutputs *AdoptOutputs `protobuf:"bytes,30,opt,name=adopt_outputs,json=adoptOutputs,proto3,oneof"`
 }
 
+type Command_NoteConflict struct {
+	NoteConflict *NoteConflict `protobuf:"bytes,33,opt,name=note_conflict,json=noteConflict,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_RegisterNode) isCommand_Body() {}
@@ -619,6 +633,8 @@ func (*Command_WriteAcl) isCommand_Body() {}
 func (*Command_WriteNamespace) isCommand_Body() {}
 
 func (*Command_AdoptOutputs) isCommand_Body() {}
+
+func (*Command_NoteConflict) isCommand_Body() {}
 
 // Bootstrap is the first entry of a cluster's log. The same again is nothing;
 // another ID is a conflict.
@@ -2609,6 +2625,108 @@ func (x *AdoptOutputs) GetDone() bool {
 	return false
 }
 
+// NoteConflict says that what two partitions of a run committed cannot be merged as its job says. It is of these very
+// outputs: where another is committed, or none any more, it is passed over.
+type NoteConflict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Output        string                 `protobuf:"bytes,2,opt,name=output,proto3" json:"output,omitempty"`
+	Path          []byte                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	Directory     bool                   `protobuf:"varint,4,opt,name=directory,proto3" json:"directory,omitempty"` // a file in one of them, and a directory in the other
+	First         uint32                 `protobuf:"varint,5,opt,name=first,proto3" json:"first,omitempty"`         // partitions, ascending
+	Second        uint32                 `protobuf:"varint,6,opt,name=second,proto3" json:"second,omitempty"`
+	FirstDigest   []byte                 `protobuf:"bytes,7,opt,name=first_digest,json=firstDigest,proto3" json:"first_digest,omitempty"` // 32 bytes each: sha256 of the output's manifest
+	SecondDigest  []byte                 `protobuf:"bytes,8,opt,name=second_digest,json=secondDigest,proto3" json:"second_digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoteConflict) Reset() {
+	*x = NoteConflict{}
+	mi := &file_command_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoteConflict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoteConflict) ProtoMessage() {}
+
+func (x *NoteConflict) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoteConflict.ProtoReflect.Descriptor instead.
+func (*NoteConflict) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *NoteConflict) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *NoteConflict) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *NoteConflict) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *NoteConflict) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+func (x *NoteConflict) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *NoteConflict) GetSecond() uint32 {
+	if x != nil {
+		return x.Second
+	}
+	return 0
+}
+
+func (x *NoteConflict) GetFirstDigest() []byte {
+	if x != nil {
+		return x.FirstDigest
+	}
+	return nil
+}
+
+func (x *NoteConflict) GetSecondDigest() []byte {
+	if x != nil {
+		return x.SecondDigest
+	}
+	return nil
+}
+
 // Drain takes the node out of placement. What runs there goes on until the
 // deadline; its outputs move to other nodes.
 type ChangeNode_Drain struct {
@@ -2620,7 +2738,7 @@ type ChangeNode_Drain struct {
 
 func (x *ChangeNode_Drain) Reset() {
 	*x = ChangeNode_Drain{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2750,7 @@ func (x *ChangeNode_Drain) String() string {
 func (*ChangeNode_Drain) ProtoMessage() {}
 
 func (x *ChangeNode_Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2783,7 @@ type ChangeNode_EndDrain struct {
 
 func (x *ChangeNode_EndDrain) Reset() {
 	*x = ChangeNode_EndDrain{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2795,7 @@ func (x *ChangeNode_EndDrain) String() string {
 func (*ChangeNode_EndDrain) ProtoMessage() {}
 
 func (x *ChangeNode_EndDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +2828,7 @@ type ChangeNode_Purge struct {
 
 func (x *ChangeNode_Purge) Reset() {
 	*x = ChangeNode_Purge{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +2840,7 @@ func (x *ChangeNode_Purge) String() string {
 func (*ChangeNode_Purge) ProtoMessage() {}
 
 func (x *ChangeNode_Purge) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2877,7 @@ type AdoptOutputs_Source struct {
 
 func (x *AdoptOutputs_Source) Reset() {
 	*x = AdoptOutputs_Source{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +2889,7 @@ func (x *AdoptOutputs_Source) String() string {
 func (*AdoptOutputs_Source) ProtoMessage() {}
 
 func (x *AdoptOutputs_Source) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2938,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\fsheaf.fsm.v1\x1a\n" +
-	"wire.proto\"\xee\r\n" +
+	"wire.proto\"\xb1\x0e\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\tbootstrap\x18\x02 \x01(\v2\x17.sheaf.fsm.v1.BootstrapH\x00R\tbootstrap\x12A\n" +
@@ -2856,7 +2974,8 @@ const file_command_proto_rawDesc = "" +
 	"\fmove_outputs\x18\x18 \x01(\v2\x19.sheaf.fsm.v1.MoveOutputsH\x00R\vmoveOutputs\x125\n" +
 	"\twrite_acl\x18\x19 \x01(\v2\x16.sheaf.fsm.v1.WriteACLH\x00R\bwriteAcl\x12G\n" +
 	"\x0fwrite_namespace\x18\x1a \x01(\v2\x1c.sheaf.fsm.v1.WriteNamespaceH\x00R\x0ewriteNamespace\x12A\n" +
-	"\radopt_outputs\x18\x1e \x01(\v2\x1a.sheaf.fsm.v1.AdoptOutputsH\x00R\fadoptOutputsB\x06\n" +
+	"\radopt_outputs\x18\x1e \x01(\v2\x1a.sheaf.fsm.v1.AdoptOutputsH\x00R\fadoptOutputs\x12A\n" +
+	"\rnote_conflict\x18! \x01(\v2\x1a.sheaf.fsm.v1.NoteConflictH\x00R\fnoteConflictB\x06\n" +
 	"\x04body\"B\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -3027,7 +3146,16 @@ const file_command_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
 	"\x05first\x18\x02 \x03(\rR\x05first\x12\x14\n" +
 	"\x05count\x18\x03 \x03(\rR\x05count\x12\x17\n" +
-	"\amade_as\x18\x04 \x03(\rR\x06madeAsB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
+	"\amade_as\x18\x04 \x03(\rR\x06madeAs\"\xe0\x01\n" +
+	"\fNoteConflict\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
+	"\x06output\x18\x02 \x01(\tR\x06output\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\fR\x04path\x12\x1c\n" +
+	"\tdirectory\x18\x04 \x01(\bR\tdirectory\x12\x14\n" +
+	"\x05first\x18\x05 \x01(\rR\x05first\x12\x16\n" +
+	"\x06second\x18\x06 \x01(\rR\x06second\x12!\n" +
+	"\ffirst_digest\x18\a \x01(\fR\vfirstDigest\x12#\n" +
+	"\rsecond_digest\x18\b \x01(\fR\fsecondDigestB'Z%github.com/sheaf-run/agent/server/fsmb\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once
@@ -3042,7 +3170,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_command_proto_goTypes = []any{
 	(RetryRun_Which)(0),            // 0: sheaf.fsm.v1.RetryRun.Which
 	(WriteSecret_What)(0),          // 1: sheaf.fsm.v1.WriteSecret.What
@@ -3078,16 +3206,17 @@ var file_command_proto_goTypes = []any{
 	(*ACLToken)(nil),               // 31: sheaf.fsm.v1.ACLToken
 	(*WriteNamespace)(nil),         // 32: sheaf.fsm.v1.WriteNamespace
 	(*AdoptOutputs)(nil),           // 33: sheaf.fsm.v1.AdoptOutputs
-	(*ChangeNode_Drain)(nil),       // 34: sheaf.fsm.v1.ChangeNode.Drain
-	(*ChangeNode_EndDrain)(nil),    // 35: sheaf.fsm.v1.ChangeNode.EndDrain
-	(*ChangeNode_Purge)(nil),       // 36: sheaf.fsm.v1.ChangeNode.Purge
-	(*AdoptOutputs_Source)(nil),    // 37: sheaf.fsm.v1.AdoptOutputs.Source
-	(*wire.ManifestChunk)(nil),     // 38: sheaf.wire.v1.ManifestChunk
-	(*wire.ManifestSeal)(nil),      // 39: sheaf.wire.v1.ManifestSeal
-	(wire.Kind)(0),                 // 40: sheaf.wire.v1.Kind
-	(*wire.Results)(nil),           // 41: sheaf.wire.v1.Results
-	(*wire.Executions)(nil),        // 42: sheaf.wire.v1.Executions
-	(*wire.SealResultRequest)(nil), // 43: sheaf.wire.v1.SealResultRequest
+	(*NoteConflict)(nil),           // 34: sheaf.fsm.v1.NoteConflict
+	(*ChangeNode_Drain)(nil),       // 35: sheaf.fsm.v1.ChangeNode.Drain
+	(*ChangeNode_EndDrain)(nil),    // 36: sheaf.fsm.v1.ChangeNode.EndDrain
+	(*ChangeNode_Purge)(nil),       // 37: sheaf.fsm.v1.ChangeNode.Purge
+	(*AdoptOutputs_Source)(nil),    // 38: sheaf.fsm.v1.AdoptOutputs.Source
+	(*wire.ManifestChunk)(nil),     // 39: sheaf.wire.v1.ManifestChunk
+	(*wire.ManifestSeal)(nil),      // 40: sheaf.wire.v1.ManifestSeal
+	(wire.Kind)(0),                 // 41: sheaf.wire.v1.Kind
+	(*wire.Results)(nil),           // 42: sheaf.wire.v1.Results
+	(*wire.Executions)(nil),        // 43: sheaf.wire.v1.Executions
+	(*wire.SealResultRequest)(nil), // 44: sheaf.wire.v1.SealResultRequest
 }
 var file_command_proto_depIdxs = []int32{
 	3,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
@@ -3117,32 +3246,33 @@ var file_command_proto_depIdxs = []int32{
 	29, // 24: sheaf.fsm.v1.Command.write_acl:type_name -> sheaf.fsm.v1.WriteACL
 	32, // 25: sheaf.fsm.v1.Command.write_namespace:type_name -> sheaf.fsm.v1.WriteNamespace
 	33, // 26: sheaf.fsm.v1.Command.adopt_outputs:type_name -> sheaf.fsm.v1.AdoptOutputs
-	38, // 27: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	39, // 28: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
-	11, // 29: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
-	40, // 30: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
-	41, // 31: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
-	42, // 32: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
-	42, // 33: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
-	0,  // 34: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
-	42, // 35: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
-	43, // 36: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	40, // 37: sheaf.fsm.v1.SetImageDigest.kind:type_name -> sheaf.wire.v1.Kind
-	40, // 38: sheaf.fsm.v1.NodePrepareFailed.kind:type_name -> sheaf.wire.v1.Kind
-	1,  // 39: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
-	26, // 40: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
-	34, // 41: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
-	35, // 42: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
-	36, // 43: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
-	42, // 44: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
-	30, // 45: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
-	31, // 46: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
-	37, // 47: sheaf.fsm.v1.AdoptOutputs.sources:type_name -> sheaf.fsm.v1.AdoptOutputs.Source
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	34, // 27: sheaf.fsm.v1.Command.note_conflict:type_name -> sheaf.fsm.v1.NoteConflict
+	39, // 28: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	40, // 29: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	11, // 30: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
+	41, // 31: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
+	42, // 32: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
+	43, // 33: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
+	43, // 34: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
+	0,  // 35: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
+	43, // 36: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
+	44, // 37: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
+	41, // 38: sheaf.fsm.v1.SetImageDigest.kind:type_name -> sheaf.wire.v1.Kind
+	41, // 39: sheaf.fsm.v1.NodePrepareFailed.kind:type_name -> sheaf.wire.v1.Kind
+	1,  // 40: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
+	26, // 41: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
+	35, // 42: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
+	36, // 43: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
+	37, // 44: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
+	43, // 45: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
+	30, // 46: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
+	31, // 47: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
+	38, // 48: sheaf.fsm.v1.AdoptOutputs.sources:type_name -> sheaf.fsm.v1.AdoptOutputs.Source
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3178,6 +3308,7 @@ func file_command_proto_init() {
 		(*Command_WriteAcl)(nil),
 		(*Command_WriteNamespace)(nil),
 		(*Command_AdoptOutputs)(nil),
+		(*Command_NoteConflict)(nil),
 	}
 	file_command_proto_msgTypes[21].OneofWrappers = []any{}
 	file_command_proto_msgTypes[25].OneofWrappers = []any{
@@ -3191,7 +3322,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -39,6 +39,7 @@ var laterScript = []string{
 	"namespace put team the team's", "acl policy reader namespace:*:read", "acl bootstrap first", "acl token second reader +1h", "acl token third reader +1ms",
 	"node n3 boot=a", "job a reuse split rerun", "split a n3", "chunk a n3 1 0 0 2", "seal a n3 1 1 2", "place a n3 0-1", "result a n3 0@1=ok 1@1=ok",
 	"job b reuse split", "split b n3", "chunk b n3 1 0 0 2", "seal b n3 1 1 2", "adopt b 1 a:0-1=0",
+	"job k count=3 outputs", "place k n3 0-2", "result k n3 0@1=ok 1@1=ok", "conflict k out same.txt 0 1",
 }
 
 // runGolden runs a script and gives its log.

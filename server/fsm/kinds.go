@@ -52,6 +52,7 @@ var kinds = [...]kind{
 	{23, "ChangeNode", on((*Command).GetChangeNode, (*step).changeNode)},
 	{24, "MoveOutputs", on((*Command).GetMoveOutputs, (*step).moveOutputs)},
 	{30, "AdoptOutputs", on((*Command).GetAdoptOutputs, (*step).adoptOutputs)},
+	{33, "NoteConflict", on((*Command).GetNoteConflict, (*step).noteConflict)},
 }
 
 // KindNames are the names of all kinds, in the order of their numbers.

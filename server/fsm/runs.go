@@ -186,7 +186,7 @@ func (s *step) settle(r *state.RunTxn) {
 	if c := r.Counts(); c.Pending+c.Assigned > 0 {
 		return
 	}
-	if r.HasOutputs() {
+	if r.HasOutputs() && r.Stop != state.StopConflict { // what cannot be merged need not be tried
 		s.gather(r)
 		return
 	}

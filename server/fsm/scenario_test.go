@@ -157,6 +157,9 @@ func (s *script) show(id string) string {
 		b.WriteString(", to be compared")
 	}
 	b.WriteByte('\n')
+	if c := snap.Conflict(r); c != nil {
+		fmt.Fprintf(&b, "conflict: %s\n", c.Text())
+	}
 	for _, x := range r.Reuse.Taken {
 		fmt.Fprintf(&b, "%s of %s as %d\n", sheaf.Ranges{{First: int(x.First), Last: int(x.First + x.Count - 1)}}, r.Reuse.Makers[x.Maker], x.MadeAs)
 	}
@@ -277,6 +280,22 @@ func jobJSON(t *testing.T, options []string) []byte {
 }
 
 // adoption reads "adopt R 1 A:0-2=4 B:3=0".
+// conflict reads "conflict R OUTPUT PATH 0 1 [other]".
+func (s *script) conflict(f []string) *fsm.NoteConflict {
+	c := &fsm.NoteConflict{Run: f[1], Output: f[2], Path: []byte(f[3]), First: number(f[4]), Second: number(f[5])}
+	digest := func(p uint32) []byte {
+		d := make([]byte, 32)
+		if r := s.snap().Run(sheaf.RunID(f[1])); r != nil && r.Partitions != nil && int(p) < r.Partitions.Len() {
+			if m, ok := s.snap().Origin(r, int(p)); ok && len(f) == 6 {
+				copy(d, m.Row.Output[:])
+			}
+		}
+		return d
+	}
+	c.FirstDigest, c.SecondDigest = digest(c.First), digest(c.Second)
+	return c
+}
+
 func adoption(t *testing.T, f []string) *fsm.AdoptOutputs {
 	c := &fsm.AdoptOutputs{Run: f[1], SplitAttempt: number(f[2]), Done: true}
 	for _, x := range f[3:] {

@@ -33,6 +33,7 @@ import (
 //	change R [held=true|false] [priority=N] [parallelism=N]
 //	autopilot MIN_QUORUM [INDEX]   other settings as by default, but cleanup off
 //	adopt R ATTEMPT [more] SOURCE:0-2=4 …  partitions 0-2 of R as SOURCE made 4-6; without more it is done
+//	conflict R OUTPUT PATH 0 1 [other] of what the two partitions have committed, or of other outputs
 //	drain N [10s] · drained N · undrain N · purge N [force] · move R FROM TO result=ATTEMPT|0@1 …
 //	lacking R 0@1 …                note that outputs of a run that is over are lost
 //	acl bootstrap A [RESET] · acl policy NAME RULES · acl token A management|POLICY,… [+1s] · acl delete-policy|delete-token NAME · acl reap
@@ -156,6 +157,8 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 		return &fsm.Command{Body: &fsm.Command_RetryRun{RetryRun: r}}
 	case "adopt":
 		return &fsm.Command{Body: &fsm.Command_AdoptOutputs{AdoptOutputs: adoption(s.t, f)}}
+	case "conflict":
+		return &fsm.Command{Body: &fsm.Command_NoteConflict{NoteConflict: s.conflict(f)}}
 	case "invalidate":
 		return &fsm.Command{Body: &fsm.Command_InvalidateOutput{InvalidateOutput: &fsm.InvalidateOutput{Outputs: executions(arg(1), f[2:])[0]}}}
 	case "lacking":

@@ -58,6 +58,8 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 		t.gaveUp(sheaf.RunID(b.InvalidateOutput.Outputs.GetRun()))
 	case *fsm.Command_AdoptOutputs:
 		t.runChanged(sheaf.RunID(b.AdoptOutputs.Run))
+	case *fsm.Command_NoteConflict:
+		t.runChanged(sheaf.RunID(b.NoteConflict.Run))
 	case *fsm.Command_NodePrepareFailed:
 		t.runChanged(sheaf.RunID(b.NodePrepareFailed.Run))
 	case *fsm.Command_CancelRun:
@@ -141,6 +143,7 @@ func (t *Term) nodesChanged() {
 }
 
 func (t *Term) look(r *state.Run) {
+	t.conflicts.changed(r)
 	if r.Status.Terminal() {
 		t.history.add(r)
 		t.tails.forget(r.ID)

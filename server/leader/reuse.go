@@ -117,12 +117,17 @@ func (t *Term) gaveUp(id sheaf.RunID) {
 	poke(t.outputs)
 	snap := t.Store.Snapshot()
 	r := snap.Run(id)
-	if r == nil || !r.Job.Reuse {
+	if r == nil {
+		return
+	}
+	t.conflicts.begin(r)
+	if !r.Job.Reuse {
 		return
 	}
 	t.hub.CheckKills()
 	for x := range snap.LiveRuns() {
 		if slices.Contains(x.Reuse.Makers, id) {
+			t.conflicts.begin(x)
 			t.look(x)
 		}
 	}

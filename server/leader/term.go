@@ -40,6 +40,8 @@ type Config struct {
 
 	// NewCluster makes the ID of a cluster that has none.
 	NewCluster func() string
+	// Node is the service of a node, which says what its outputs hold.
+	Node func(id sheaf.NodeID) (wire.NodesClient, error)
 	// KeepRuns and KeepFor bound how many runs that are over are kept, and how long.
 	KeepRuns int
 	KeepFor  time.Duration
@@ -56,20 +58,21 @@ type Config struct {
 // Term is one leadership.
 type Term struct {
 	Config
-	clock    clock
-	broker   *broker.Broker
-	planner  *planner.Planner
-	hub      *rpc.Hub
-	watch    *liveness.Watch
-	track    *tracker
-	suspects suspects
-	history  *history
-	drains   *drains
-	lacking  lacking
-	crowded  crowded
-	back     takeBacks
-	tails    tails
-	loads    loads
+	clock     clock
+	broker    *broker.Broker
+	planner   *planner.Planner
+	hub       *rpc.Hub
+	watch     *liveness.Watch
+	track     *tracker
+	suspects  suspects
+	history   *history
+	drains    *drains
+	lacking   lacking
+	crowded   crowded
+	back      takeBacks
+	tails     tails
+	conflicts *conflicts
+	loads     loads
 
 	deadlines    chan struct{} // each of size 1
 	outputs      chan struct{}
@@ -85,7 +88,7 @@ func New(c Config) *Term {
 	snap := c.Store.Snapshot()
 	t := &Term{
 		Config: c, clock: newClock(snap.TimeMs()), broker: broker.New(), track: newTracker(),
-		back:    newTakeBacks(),
+		back: newTakeBacks(), conflicts: newConflicts(),
 		tails:   newTails(snap),
 		history: newHistory(snap), drains: newDrains(), lacking: lacking{wake: make(chan struct{}, 1)},
 		deadlines: make(chan struct{}, 1), outputs: make(chan struct{}, 1), reap: make(chan struct{}, 1), compares: make(chan struct{}, 1),
@@ -137,6 +140,7 @@ func (t *Term) Run(ctx context.Context, begun func()) error {
 	g.Go(func() error { return t.keepBack(ctx) })
 	g.Go(func() error { return t.keepReuse(ctx) })
 	g.Go(func() error { return t.keepTails(ctx) })
+	g.Go(func() error { return t.keepConflicts(ctx) })
 	for range evaluators {
 		g.Go(func() error { return t.evaluate(ctx) })
 	}

@@ -54,6 +54,9 @@ type Run struct {
 	EndedMs     int64 `json:"ended,omitempty"`    // 0 until terminal
 	DeadlineMs  int64 `json:"deadline,omitempty"` // of the job's timeout, from the generation's first placement; 0 is none
 
+	// Conflict is what keeps the outputs from being merged, as far as it is known before the merge; see [Snapshot.Conflict].
+	Conflict *Conflict `json:"conflict,omitempty"`
+
 	Error   string        `json:"error,omitempty"` // the root cause
 	Lost    sheaf.Ranges  `json:"lost,omitempty"`  // committed outputs that their nodes say they lack, of a run that is over; at most MaxLost ranges
 	Errors  *ErrorLog     `json:"errors,omitempty"`
@@ -80,6 +83,7 @@ const (
 	StopPrepare              // it cannot be made ready on any node
 	StopSplit                // the split failed
 	StopAfterRun             // a run that it comes after did not succeed
+	StopConflict             // what two partitions committed cannot be merged, and the job has failure.stop_after
 )
 
 // Adjusted is how a run's scheduling differs from what its job says. The zero value is not at all.

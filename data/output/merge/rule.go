@@ -37,15 +37,11 @@ func newRule(o sheaf.Output) (rule, error) {
 
 func (r rule) conflictOf(path string, a, b uint32, how string) error {
 	a, b = min(a, b), max(a, b)
-	hint := `write to names that hold ${partition.index}, or set on_conflict to "rename" or "last", or merge to "none"`
-	if r.merge == sheaf.MergeConcat {
-		hint = `write the same kind of file in every partition, or set merge to "none"`
-	}
 	who := fmt.Sprintf("%s partitions %d and %d", how, a, b)
 	if a == b { // what was renamed has met another of the same partition
 		who = fmt.Sprintf("is what a file of partition %d would be renamed to, and is there already", a)
 	}
-	return &sheaf.Error{Class: sheaf.Conflict, Field: "output." + r.name, Hint: hint,
+	return &sheaf.Error{Class: sheaf.Conflict, Field: "output." + r.name, Hint: sheaf.OutputConflict{}.Hint(r.merge),
 		Msg: fmt.Sprintf("merge output %q: %q %s", r.name, output.Clip(path), who)}
 }
 
