@@ -82,7 +82,9 @@ func TestOutputsAreComparedAsTheyAreCommitted(t *testing.T) {
 	})
 	f.manifests, f.serves = left, k.listen(t)
 	f.connect(nil)
-	six := job(count(6), func(j *sheaf.Job) { j.Outputs = []sheaf.Output{{Name: "out", Path: "/out", Merge: sheaf.MergeUnion, OnConflict: sheaf.ConflictError}} })
+	six := job(count(6), func(j *sheaf.Job) {
+		j.Outputs = []sheaf.Output{{Name: "out", Path: "/out", Merge: sheaf.MergeUnion, OnConflict: sheaf.ConflictError}}
+	})
 
 	h.submit(t, "apart", six)
 	deadline := time.After(patience)
