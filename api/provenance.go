@@ -23,7 +23,7 @@ type ProvenanceLine struct {
 type ProvenanceFile struct {
 	Run        sheaf.RunID  `json:"run"`
 	Job        string       `json:"job"`
-	Output     string       `json:"output"`
+	Output     string       `json:"output"`          // empty of what tasks printed, whose size is not told
 	Merge      string       `json:"merge"`           // how the output was merged
 	Path       string       `json:"path"`            // relative to the output
 	Files      int          `json:"files,omitempty"` // of a directory: those below it

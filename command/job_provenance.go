@@ -34,8 +34,12 @@ func (e *env) provenance(ctx context.Context, client *api.Client, run, path stri
 		return err
 	}
 	f := all.ProvenanceFile
-	fmt.Fprintf(e.out, "%s\n", printable(strings.TrimSuffix(f.Output+"/"+f.Path, "/")))
+	fmt.Fprintf(e.out, "%s\n", printable(strings.Trim(f.Output+"/"+f.Path, "/")))
 	about := [][2]string{{"size", humanize.IBytes(uint64(f.Size))}, {"sha256", f.SHA256}, {"link to", f.Link}}
+	output := fmt.Sprintf("%s, merge = %q", f.Output, f.Merge)
+	if f.Output == "" { // printed by tasks
+		about, output = nil, ""
+	}
 	if f.Files > 0 {
 		about[0][1] += " in " + counted(f.Files, "file")
 	}
@@ -50,7 +54,7 @@ func (e *env) provenance(ctx context.Context, client *api.Client, run, path stri
 		made += ",…"
 	}
 	about = append(about,
-		[2]string{"run", fmt.Sprintf("%s of job %q", f.Run, f.Job)}, [2]string{"output", fmt.Sprintf("%s, merge = %q", f.Output, f.Merge)},
+		[2]string{"run", fmt.Sprintf("%s of job %q", f.Run, f.Job)}, [2]string{"output", output},
 		[2]string{"partitions", made}, [2]string{"task", fmt.Sprintf("%s, by driver %s", f.Task, f.Driver)}, [2]string{"config", strings.TrimSuffix(config.String(), "\n")}, [2]string{"image", f.Image},
 	)
 	for _, x := range about {
@@ -71,6 +75,9 @@ func (e *env) part(w io.Writer, f api.ProvenanceFile, p api.ProvenancePart) {
 	what := fmt.Sprintf("%s at byte %d", humanize.IBytes(uint64(p.Size)), p.Offset)
 	if f.Files > 0 {
 		what = humanize.IBytes(uint64(p.Size)) + " in " + counted(p.Files, "file")
+	}
+	if f.Output == "" {
+		what = "what it printed"
 	}
 	fmt.Fprintf(w, "partition %d, attempt %d, on node %s (%.8s): %s\n", p.Partition, p.Attempt, printable(cmp.Or(p.NodeName, "?")), p.Node, what)
 	if m := p.MadeBy; m != nil {

@@ -47,7 +47,7 @@ func (e *env) jobResults() *cobra.Command {
 	}
 	c.Flags().StringVar(&dir, "o", "", "the `DIR` to write")
 	c.Flags().StringVar(&partitions, "partition", "", "only of these, unmerged, as in 3,7-9")
-	c.Flags().StringVar(&provenance, "provenance", "", "say where a file comes from: the `PATH` begins with the output's name, as in the list")
+	c.Flags().StringVar(&provenance, "provenance", "", "say where a file comes from: the `PATH` begins with the output's name, as in the list, or is stdout, stderr or one below partitions/")
 	c.Flags().IntVar(&most, "n", 0, "with -provenance, name at most so many partitions (100 unless told)")
 	c.Flags().BoolVar(&o.partial, "partial", false, "what is committed so far, unmerged: a folder a partition")
 	return c

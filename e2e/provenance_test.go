@@ -112,6 +112,8 @@ func TestProvenance(t *testing.T) {
 	check("first", a.traced("first", "all/joined"), "", 0, 1, 2)
 	check("first", a.traced("first", "outputs/each/d"), "", 0, 1, 2)
 	check("first", a.traced("first", "each/d/d"), "", 1)
+	check("first", a.traced("first", "stdout"), "", 0, 1, 2)
+	check("first", a.traced("first", "partitions/1/stderr"), "", 1)
 	if got := a.traced("first", "each"); got.Files != 5 || got.Size != 15 || got.Partitions.String() != "0-2" {
 		t.Errorf("the whole output: %+v", got)
 	}
@@ -123,6 +125,7 @@ func TestProvenance(t *testing.T) {
 	write(t, filepath.Join(in, "e"), "changed")
 	a.ok("job", "run", "-id", "second", spec)
 	check("second", a.traced("second", "each/d/b/copy"), "first", 0)
+	check("second", a.traced("second", "partitions/0/stdout"), "first", 0)
 	if got := a.traced("second", "each/d/e/copy"); got.MadeOf[0].MadeBy != nil || got.MadeOf[0].Partition != 2 || got.MadeOf[0].Atoms[0].Identity == identity["/in/e"] {
 		t.Errorf("what ran anew: %+v", got)
 	}
@@ -132,7 +135,7 @@ func TestProvenance(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
-	for path, want := range map[string]string{"each/nothing": "no file", "nope/x": "no output", "each/d/": ""} {
+	for path, want := range map[string]string{"each/nothing": "no file", "nope/x": "no output", "each/d/": "", "partitions/9/stdout": "nothing of a partition 9", "partitions/x": "no output", "stdout": ""} {
 		if r := a.cli("job", "results", "-provenance", path, "second"); (r.code == 0) != (want == "") || !strings.Contains(r.stderr, want) {
 			t.Errorf("%s: exit %d\n%s", path, r.code, r.stderr)
 		}

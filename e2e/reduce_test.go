@@ -78,6 +78,9 @@ func TestReduce(t *testing.T) {
 	if got := a.traced("sum", "total/sum"); got.Task != "add" || len(got.MadeOf) != 1 || got.MadeOf[0].Partition != 30 || got.MadeOf[0].Attempt != 2 || len(got.MadeOf[0].Atoms) != 2 {
 		t.Errorf("the sum comes from %+v", got)
 	}
+	if got := a.traced("sum", "partitions/30/stdout"); got.Task != "add" || len(got.MadeOf) != 1 || got.MadeOf[0].Partition != 30 || len(got.MadeOf[0].Atoms) != 2 {
+		t.Errorf("what the reduce printed comes from %+v", got)
+	}
 	if got := a.traced("sum", "all/numbers"); got.Task != "number" || got.Parts != 30 {
 		t.Errorf("the numbers come from %+v", got)
 	}

@@ -29,7 +29,7 @@ const (
 // they read. The manifest passes by: it holds the parts that are named, and a bit for each partition.
 func (a *API) provenance(w http.ResponseWriter, r *http.Request, in *struct {
 	RunRead
-	Path  string `query:"path" required:"true" maxLength:"4200" doc:"name of the output, and the path within it"`
+	Path  string `query:"path" required:"true" maxLength:"4200" doc:"name of the output, and the path within it; or stdout, stderr, or what is below partitions in the result's folder"`
 	Parts string `query:"parts" maxLength:"6" doc:"name at most so many parts; 100 unless told, 10000 at most"`
 	Atoms string `query:"atoms" maxLength:"7" doc:"and of each at most so many atoms; 100 unless told"`
 }) error {
@@ -46,6 +46,18 @@ func (a *API) provenance(w http.ResponseWriter, r *http.Request, in *struct {
 		return err
 	}
 	o := &origins{snap: snap, run: run, most: int(most), made: make([]uint64, run.Counts().Total/64+1)}
+	if x, ok := printedAt(run.Job, in.Path); ok {
+		if err := o.printed(x); err != nil {
+			return err
+		}
+		headers.write(w)
+		out := newLines(w)
+		o.end()
+		if err := out.write(api.ProvenanceLine{File: &o.file}); err != nil {
+			return err
+		}
+		return out.end(a.writeParts(r.Context(), o, int(atoms), out))
+	}
 	name, path, _ := strings.Cut(in.Path, "/")
 	if err := o.begin(name, strings.TrimSuffix(path, "/")); err != nil {
 		return err
