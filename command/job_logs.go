@@ -75,9 +75,9 @@ func (e *env) jobLogs() *cobra.Command {
 	}
 	c.Flags().BoolVar(&o.Follow, "f", false, "go on until the run is over")
 	c.Flags().BoolVar(&failed, "failed", false, "stderr of the failed partitions")
-	c.Flags().StringVar(&partitions, "partition", "", "only `these`, as in 3,7-9")
+	c.Flags().StringVar(&partitions, "partition", "", "only these `NUMBERS`, as in 3,7-9")
 	c.Flags().BoolVar(&reduce, "reduce", false, "what the job's reduce prints")
-	c.Flags().IntVar(&o.Tail, "tail", 0, "only the last `many` lines of each")
+	c.Flags().IntVar(&o.Tail, "tail", 0, "only the last `N` lines of each")
 	c.Flags().BoolVar(&o.Stderr, "stderr", false, "stderr instead of stdout")
 	return c
 }

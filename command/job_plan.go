@@ -45,7 +45,7 @@ func (e *env) jobPlan() *cobra.Command {
 		},
 	}
 	vars.bind(c)
-	c.Flags().IntVar(&n, "partitions", 5, "show this `many` partitions")
+	c.Flags().IntVar(&n, "partitions", 5, "show `N` partitions")
 	c.Flags().BoolVar(&diff, "diff", false, "which partitions would run, and why, and which are taken over from earlier runs (reuse)")
 	return c
 }

@@ -68,7 +68,7 @@ func (e *env) jobRun() *cobra.Command {
 	c.Flags().StringVar(&f.dir, "o", "", "write the result to this `DIR`")
 	c.Flags().StringVar(&f.id, "id", "", "the run's `ID`; the same again is the same run")
 	c.Flags().DurationVar(&f.timeout, "timeout", 0, "wait at most so long")
-	c.Flags().BoolVar(&f.hold, "hold", false, "submit it held: nothing is placed before `agent job release`; means -detach")
+	c.Flags().BoolVar(&f.hold, "hold", false, "submit it held: nothing is placed before agent job release; means -detach")
 	c.Flags().BoolVar(&f.rerun, "rerun", false, "take over nothing from earlier runs")
 	return c
 }

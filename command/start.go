@@ -50,7 +50,7 @@ func (e *env) devCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&dataDir, "data-dir", "", "keep state in this `DIR` and take it up again; in memory otherwise")
-	c.Flags().BoolVar(&acls, "acl", false, "ask for tokens: `agent acl bootstrap` makes the first")
+	c.Flags().BoolVar(&acls, "acl", false, "ask for tokens: agent acl bootstrap makes the first")
 	c.Flags().IntVar(&clients, "clients", 1, "how many clients")
 	c.Flags().StringVar(&level, "log-level", "warn", "debug, info, warn or error")
 	portFlags(c, &ports)
