@@ -193,13 +193,13 @@ func usable(ctx context.Context, img client.Image) error {
 	if err == nil && len(blob) > 0 && !platforms.Default().Match(blob[0]) {
 		return wrongPlatform()
 	}
-	conf, err := imageConfig(ctx, img)
+	image, err := imageConfig(ctx, img)
 	if err != nil {
 		return err
 	}
-	for _, id := range strings.SplitN(conf.User, ":", 2) {
+	for _, id := range strings.SplitN(image.Config.User, ":", 2) {
 		if n, err := strconv.ParseUint(id, 10, 64); err == nil && n > math.MaxInt32 || errors.Is(err, strconv.ErrRange) {
-			return invalid(fmt.Sprintf("its user %q is out of range", conf.User), "use an ID up to 2147483647")
+			return invalid(fmt.Sprintf("its user %q is out of range", image.Config.User), "use an ID up to 2147483647")
 		}
 	}
 	return nil
@@ -209,13 +209,13 @@ func usable(ctx context.Context, img client.Image) error {
 const maxConfigBlob = 4 << 20
 
 // imageConfig reads what the image says of how to start it.
-func imageConfig(ctx context.Context, img client.Image) (v1.ImageConfig, error) {
+func imageConfig(ctx context.Context, img client.Image) (v1.Image, error) {
 	desc, err := img.Config(ctx)
 	if err != nil {
-		return v1.ImageConfig{}, err
+		return v1.Image{}, err
 	}
 	if desc.Size > maxConfigBlob {
-		return v1.ImageConfig{}, invalid(fmt.Sprintf("its config is %d bytes long, more than %d", desc.Size, maxConfigBlob), "build the image again")
+		return v1.Image{}, invalid(fmt.Sprintf("its config is %d bytes long, more than %d", desc.Size, maxConfigBlob), "build the image again")
 	}
 	var spec v1.Image
 	b, err := content.ReadBlob(ctx, img.ContentStore(), desc)
@@ -223,7 +223,7 @@ func imageConfig(ctx context.Context, img client.Image) (v1.ImageConfig, error) 
 		err = json.Unmarshal(b, &spec)
 	}
 	if err != nil {
-		return v1.ImageConfig{}, invalid("its config cannot be read: "+err.Error(), "build the image again")
+		return v1.Image{}, invalid("its config cannot be read: "+err.Error(), "build the image again")
 	}
-	return spec.Config, nil
+	return spec, nil
 }

@@ -28,10 +28,11 @@ type template struct {
 
 // describe reads an unpacked image. ctx holds a lease.
 func describe(ctx context.Context, conn *client.Client, img client.Image) (*template, error) {
-	conf, err := imageConfig(ctx, img)
+	image, err := imageConfig(ctx, img)
 	if err != nil {
 		return nil, err
 	}
+	conf := image.Config
 	diffs, err := img.RootFS(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list its layers: %w", err)
@@ -40,10 +41,15 @@ func describe(ctx context.Context, conn *client.Client, img client.Image) (*temp
 	// The image's user may be a name: its files are looked at for the numbers.
 	view := "sheaf-view-" + rand.Text()
 	snapshots := conn.SnapshotService(snapshotter)
-	if _, err := snapshots.View(ctx, view, t.layers); err != nil {
+	files, err := snapshots.View(ctx, view, t.layers)
+	if err != nil {
 		return nil, fmt.Errorf("look at its files: %w", err)
 	}
 	defer func() { _ = snapshots.Remove(context.WithoutCancel(ctx), view) }() // otherwise it goes with the lease
+	others, err := forOthers(ctx, image.Architecture, files)
+	if err != nil {
+		return nil, err
+	}
 	spec, err := oci.GenerateSpec(ctx, conn, &containers.Container{ID: "template", Snapshotter: snapshotter, SnapshotKey: view},
 		oci.WithImageConfigArgs(img, nil),
 		oci.WithRootFSReadonly(),
@@ -55,9 +61,10 @@ func describe(ctx context.Context, conn *client.Client, img client.Image) (*temp
 	if err != nil {
 		return nil, invalid("its user cannot be found: "+err.Error(), "name one that the image's /etc/passwd has, or give numbers")
 	}
+	narrow(spec.Linux.Seccomp, others)
 	t.spec = *spec
 	process := *spec.Process
-	process.Rlimits = files(process.Rlimits)
+	process.Rlimits = descriptors(process.Rlimits)
 	t.spec.Process = &process
 	return t, nil
 }
@@ -66,9 +73,9 @@ func describe(ctx context.Context, conn *client.Client, img client.Image) (*temp
 // containers do. What 1024 allow is too few for many programs, and what more costs is counted as the container's memory.
 const mostFiles = 1 << 20
 
-// files lets a container open as many files as this process may, up to mostFiles: nobody may give
+// descriptors lets a container open as many files as this process may, up to mostFiles: nobody may give
 // more than is his.
-func files(limits []specs.POSIXRlimit) []specs.POSIXRlimit {
+func descriptors(limits []specs.POSIXRlimit) []specs.POSIXRlimit {
 	n := uint64(mostFiles)
 	var ours unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &ours) == nil {
