@@ -155,7 +155,7 @@ func (b *bucketPlace) Replace(ctx context.Context, name string, data []byte, ver
 }
 
 // Clear deletes objects a page at a time, and ends uploads.
-func (b *bucketPlace) Clear(ctx context.Context, dir string, keep func(string) bool) error {
+func (b *bucketPlace) Clear(ctx context.Context, dir string, keep func(string, bool) bool) error {
 	return b.again(ctx, "clear "+dir, func() error {
 		listing, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -168,7 +168,7 @@ func (b *bucketPlace) Clear(ctx context.Context, dir string, keep func(string) b
 					listed <- o.Err
 					return
 				}
-				if keep(strings.TrimPrefix(o.Key, b.prefix)) {
+				if keep(strings.TrimPrefix(o.Key, b.prefix), true) {
 					continue
 				}
 				select {
@@ -198,7 +198,7 @@ func (b *bucketPlace) Clear(ctx context.Context, dir string, keep func(string) b
 }
 
 // endUploads ends uploads in parts that were begun and never ended.
-func (b *bucketPlace) endUploads(ctx context.Context, dir string, keep func(string) bool) error {
+func (b *bucketPlace) endUploads(ctx context.Context, dir string, keep func(string, bool) bool) error {
 	core := minio.Core{Client: b.client}
 	for u := range b.client.ListIncompleteUploads(ctx, b.bucket, b.prefix+dir+"/", true) {
 		switch {
@@ -206,7 +206,7 @@ func (b *bucketPlace) endUploads(ctx context.Context, dir string, keep func(stri
 			return nil // some services say so where there is none
 		case u.Err != nil:
 			return u.Err
-		case keep(strings.TrimPrefix(u.Key, b.prefix)):
+		case keep(strings.TrimPrefix(u.Key, b.prefix), false):
 			continue
 		}
 		if err := core.AbortMultipartUpload(ctx, b.bucket, u.Key, u.UploadID); err != nil && minio.ToErrorResponse(err).Code != minio.NoSuchUpload {

@@ -190,13 +190,13 @@ func (d *dirPlace) Replace(ctx context.Context, name string, data []byte, versio
 }
 
 // Clear deletes files, and the directories that are empty then.
-func (d *dirPlace) Clear(ctx context.Context, dir string, keep func(string) bool) error {
+func (d *dirPlace) Clear(ctx context.Context, dir string, keep func(string, bool) bool) error {
 	_, err := d.clear(ctx, dir, keep)
 	return err
 }
 
 // clear reports whether dir is gone.
-func (d *dirPlace) clear(ctx context.Context, dir string, keep func(string) bool) (gone bool, err error) {
+func (d *dirPlace) clear(ctx context.Context, dir string, keep func(string, bool) bool) (gone bool, err error) {
 	f, err := d.root.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
@@ -224,7 +224,7 @@ func (d *dirPlace) clear(ctx context.Context, dir string, keep func(string) bool
 			if !gone {
 				left++
 			}
-		case keep(name):
+		case keep(name, true):
 			left++
 		default:
 			if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -38,8 +38,8 @@ type Place interface {
 	Replace(ctx context.Context, name string, data []byte, version string) error
 
 	// Clear deletes the objects below a directory, and what uploads were begun there and never
-	// ended, but for the objects that keep wants.
-	Clear(ctx context.Context, dir string, keep func(name string) bool) error
+	// ended, but for what keep wants; whole is false for such uploads.
+	Clear(ctx context.Context, dir string, keep func(name string, whole bool) bool) error
 
 	// Sync makes durable all that was put.
 	Sync(ctx context.Context) error

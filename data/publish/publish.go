@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"strconv"
 	"strings"
@@ -92,7 +93,7 @@ func Finish(ctx context.Context, p Place, run sheaf.RunID, attempt uint32, resul
 		stands, version, err := p.Get(ctx, name)
 		switch {
 		case err == nil && string(stands) == string(mine):
-			return Sweep(ctx, p, run)
+			return sweep(ctx, p, run, attempt)
 		case err == nil:
 			if other, err := decode(stands); err == nil && (other.Generation > m.Generation || other.Generation == m.Generation && other.Attempt > attempt) {
 				return ErrStale
@@ -102,7 +103,7 @@ func Finish(ctx context.Context, p Place, run sheaf.RunID, attempt uint32, resul
 		}
 		err = p.Replace(ctx, name, mine, version)
 		if err == nil {
-			return Sweep(ctx, p, run)
+			return sweep(ctx, p, run, attempt)
 		}
 		if !errors.Is(err, ErrStands) {
 			return fmt.Errorf("put the manifest: %w", err)
@@ -110,14 +111,25 @@ func Finish(ctx context.Context, p Place, run sheaf.RunID, attempt uint32, resul
 	}
 }
 
-// Sweep deletes all of a run's folder that its manifest does not name: everything, where there is none.
+// Sweep deletes all of a run's folder that its manifest does not name: everything, where there is none. It is for
+// runs that nobody merges any more.
 func Sweep(ctx context.Context, p Place, run sheaf.RunID) error {
+	return sweep(ctx, p, run, math.MaxUint32)
+}
+
+// sweep deletes what the manifest does not name of attempts up to a given one. A later one may be
+// writing, for another generation.
+func sweep(ctx context.Context, p Place, run sheaf.RunID, upTo uint32) error {
 	kept, err := published(ctx, p, run)
 	if err != nil {
 		return err
 	}
-	err = p.Clear(ctx, string(run), func(name string) bool {
-		return kept != "" && (name == path.Join(string(run), ManifestName) || below(name, kept))
+	err = p.Clear(ctx, string(run), func(name string, whole bool) bool {
+		if n, ok := attemptIn(run, name); ok && n > upTo {
+			return true
+		}
+		// The attempt that is published has written all: an upload of it is one that it was not told had begun.
+		return whole && kept != "" && (name == path.Join(string(run), ManifestName) || below(name, kept))
 	})
 	if err != nil {
 		return fmt.Errorf("delete what merges have left: %w", err)
@@ -125,17 +137,33 @@ func Sweep(ctx context.Context, p Place, run sheaf.RunID) error {
 	return nil
 }
 
-// clearEarlier deletes what lower attempts have left: they were not sealed, and since there is a later one
-// they never will be. A later attempt is let alone, since this one may be the late one.
+// attemptIn is the attempt in whose folder an object lies.
+func attemptIn(run sheaf.RunID, name string) (attempt uint32, ok bool) {
+	of, _, _ := strings.Cut(strings.TrimPrefix(name, string(run)+"/"), "/")
+	n, err := strconv.ParseUint(of, 10, 32)
+	return uint32(n), err == nil
+}
+
+// clearEarlier deletes what lower attempts have left that were not sealed: since there is a later one they never
+// will be. One that has written all may have been, for an earlier generation, and somebody be about to
+// put its manifest: it goes when a later manifest stands. A later attempt is let alone, since this one may be the late one.
 func clearEarlier(ctx context.Context, p Place, run sheaf.RunID, attempt uint32) error {
 	kept, err := published(ctx, p, run)
 	if err != nil {
 		return err
 	}
-	err = p.Clear(ctx, string(run), func(name string) bool {
-		of, _, _ := strings.Cut(strings.TrimPrefix(name, string(run)+"/"), "/")
-		n, err := strconv.ParseUint(of, 10, 32)
-		return err != nil || uint32(n) >= attempt || kept != "" && below(name, kept)
+	whole := map[uint32]bool{}
+	for n := uint32(1); n < attempt; n++ {
+		switch _, _, err := p.Get(ctx, path.Join(attemptDir(run, n), stagedName)); {
+		case err == nil:
+			whole[n] = true
+		case sheaf.ClassOf(err) != sheaf.NotFound:
+			return fmt.Errorf("look what merge attempt %d has left: %w", n, err)
+		}
+	}
+	err = p.Clear(ctx, string(run), func(name string, _ bool) bool {
+		n, ok := attemptIn(run, name)
+		return !ok || n >= attempt || whole[n] || kept != "" && below(name, kept)
 	})
 	if err != nil {
 		return fmt.Errorf("delete what earlier merges have left: %w", err)
@@ -149,7 +177,7 @@ func Discard(ctx context.Context, p Place, run sheaf.RunID, attempt uint32) erro
 	if err != nil || kept == attemptDir(run, attempt) {
 		return err
 	}
-	if err := p.Clear(ctx, attemptDir(run, attempt), func(string) bool { return false }); err != nil {
+	if err := p.Clear(ctx, attemptDir(run, attempt), func(string, bool) bool { return false }); err != nil {
 		return fmt.Errorf("delete what merge attempt %d wrote: %w", attempt, err)
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -329,6 +330,57 @@ func TestUnfinishedUploads(t *testing.T) {
 	must(t, publish.Write(t.Context(), p, r.input(t, 2)))
 	must(t, publish.Finish(t.Context(), p, "r", 2, "digest2"))
 	r.check(t, objects(t, client, "results/here/"), 2)
+}
+
+// TestUploadOfThePublished: an upload of the attempt that is published, which it was not told had begun, is ended too.
+func TestUploadOfThePublished(t *testing.T) {
+	p, client := bucket(t, 1<<40)
+	r := &result{}
+	r.add(sheaf.File{Path: "a"}, "a")
+	must(t, publish.Write(t.Context(), p, r.input(t, 1)))
+	_, err := minio.Core{Client: client}.NewMultipartUpload(t.Context(), "out", "results/here/r/1/outputs/o/a", minio.PutObjectOptions{})
+	must(t, err)
+	must(t, publish.Finish(t.Context(), p, "r", 1, "digest1"))
+	r.check(t, objects(t, client, "results/here/"), 1)
+}
+
+// standing stops a place before a manifest is put, as where a process stands still.
+type standing struct {
+	publish.Place
+	meanwhile func()
+}
+
+func (s *standing) Replace(ctx context.Context, name string, data []byte, version string) error {
+	s.meanwhile()
+	return s.Place.Replace(ctx, name, data, version)
+}
+
+// TestLateFinish: whoever is about to put the manifest of a sealed attempt stands still while the run fails, is retried, and
+// the next generation's merge writes. Whichever manifest stands, all that it names is there.
+func TestLateFinish(t *testing.T) {
+	for kind, w := range worlds(t) {
+		t.Run(kind, func(t *testing.T) {
+			ctx, first, second := t.Context(), &result{}, &result{}
+			first.add(sheaf.File{Path: "a"}, "of the first generation")
+			second.add(sheaf.File{Path: "a"}, "of the second")
+			must(t, publish.Write(ctx, w, first.input(t, 1)))
+			late := &standing{w, sync.OnceFunc(func() {
+				next := second.input(t, 2)
+				next.Generation = 2
+				must(t, publish.Write(ctx, w, next))
+			})}
+			must(t, publish.Finish(ctx, late, "r", 1, "digest1"))
+			found := w.read(t)
+			for name := range found {
+				if strings.HasPrefix(name, "r/2/") {
+					delete(found, name)
+				}
+			}
+			first.check(t, found, 1)
+			must(t, publish.Finish(ctx, w, "r", 2, "digest2"))
+			second.check(t, w.read(t), 2)
+		})
+	}
 }
 
 // TestReplace: of two that put on what they saw one wins, and the other is told.

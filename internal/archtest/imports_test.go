@@ -49,6 +49,7 @@ var mayImport = map[string][]string{
 	"server/provenance":  {"sheaf", "data/shard", "server/state"},
 	"server/conflict":    {"sheaf"},
 	"server/fsm":         {"sheaf", "server/match", "server/state", "server/fsm", "internal/wire"},
+	"server/simtest":     {"sheaf", "server", "internal", "data/publish"},
 	"client":             {"sheaf", "client", "data", "drivers", "internal"},
 	"agent":              {"sheaf", "agent", "server", "client", "jobspec", "data/source", "drivers/builtin", "internal", "api"},
 	"command":            {"sheaf", "api", "jobspec", "command", "data/output/result", "data/source/car", "drivers/builtin", "agent", "internal"},

@@ -48,19 +48,20 @@ type client struct {
 	seen    map[execution]bool // whatever was ever assigned here: never twice
 
 	// Of one start.
-	alive    bool
-	boot     int
-	session  uint64
-	stream   *stream
-	welcomed bool
-	queue    []execution
-	running  []execution
-	cutOff   bool   // the network does not reach it
-	asked    uint64 // newest registration under way
+	alive      bool
+	boot       int
+	session    uint64
+	stream     *stream
+	welcomed   bool
+	queue      []execution
+	running    []execution
+	cutOff     bool   // the network does not reach it
+	asked      uint64 // newest registration under way
+	publishing map[execution]bool
 }
 
 func newClient(w *world, i int) *client {
-	return &client{w: w, id: sheaf.NodeID(fmt.Sprintf("node%d", i)), alive: true, boot: 1, outputs: map[execution]bool{}, wiped: map[execution]bool{}, seen: map[execution]bool{}}
+	return &client{w: w, id: sheaf.NodeID(fmt.Sprintf("node%d", i)), alive: true, boot: 1, outputs: map[execution]bool{}, wiped: map[execution]bool{}, seen: map[execution]bool{}, publishing: map[execution]bool{}}
 }
 
 func (c *client) bootID() string { return fmt.Sprintf("%s-%d", c.id, c.boot) }

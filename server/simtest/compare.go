@@ -72,6 +72,7 @@ func (o *oracle) compare(before, after *state.Snapshot, run *state.Run) {
 	o.compareExec(run, "merge", &r.merge, run.Merge)
 	o.compareLife(was, run)
 	o.holds(after, run)
+	w.bucket.compare(run)
 	if run.Partitions == nil {
 		return
 	}

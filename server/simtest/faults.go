@@ -65,6 +65,7 @@ func (w *world) crashClient(c *client) {
 	w.out.Crashes++
 	c.alive, c.stream, c.welcomed, c.session = false, cutNow(c.stream), false, 0
 	c.queue = nil
+	clear(c.publishing)
 	var survived []execution
 	for _, x := range c.running {
 		if x.kind == wire.Kind_KIND_PARTITION && w.chance(3) {
@@ -155,6 +156,9 @@ func (w *world) unfinished() string {
 	for r := range w.snap().LiveRuns() {
 		c := r.Counts()
 		return fmt.Sprintf("run %s is %s with %d pending and %d assigned (split %+v, merge %+v, reduce %+v)", r.ID, r.Status, c.Pending, c.Assigned, r.Split, r.Merge, r.Reduce)
+	}
+	if len(w.deeds)+w.bucket.sweeps > 0 {
+		return fmt.Sprintf("%d clients are busy at the bucket, with %d sweeps to do", len(w.deeds), w.bucket.sweeps)
 	}
 	for _, c := range w.clients {
 		if !c.alive || c.stream == nil || !c.welcomed {

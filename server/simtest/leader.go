@@ -135,6 +135,11 @@ func (w *world) apply(c *fsm.Command) fsm.Reply {
 		_, _ = w.hash.Write(a.Verdict)
 	}
 	w.book.applied(c, reply, before, w.snap())
+	if b := c.GetDeleteRun(); b != nil && reply.Err == nil {
+		if r := before.Run(sheaf.RunID(b.Run)); r != nil && r.Unpublished() != "" {
+			w.bucket.sweep(r.ID)
+		}
+	}
 	return reply
 }
 

@@ -1,12 +1,14 @@
 package simtest
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"slices"
 
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/state"
+	"github.com/sheaf-run/agent/server/state/table"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -98,7 +100,7 @@ func (o *oracle) applied(c *fsm.Command, r fsm.Reply, before, after *state.Snaps
 		case *fsm.Command_NodeLost:
 			o.nodeLost(b.NodeLost, before)
 		case *fsm.Command_SealResult:
-			o.sealed(b.SealResult.Request, r, after)
+			o.sealed(b.SealResult.Request, r, before, after)
 		case *fsm.Command_SealManifest:
 			if r.Verdict == wire.Verdict_VERDICT_COMMITTED {
 				s := o.shadow(b.SealManifest.Seal.Run, wire.Kind_KIND_SPLIT, 0)
@@ -311,7 +313,7 @@ func (o *oracle) nodeLost(c *fsm.NodeLost, before *state.Snapshot) {
 }
 
 // sealed: the result holds every committed record once, and nothing else.
-func (o *oracle) sealed(k *wire.SealResultRequest, r fsm.Reply, after *state.Snapshot) {
+func (o *oracle) sealed(k *wire.SealResultRequest, r fsm.Reply, before, after *state.Snapshot) {
 	run := after.Run(sheaf.RunID(k.Run))
 	if r.Verdict != wire.Verdict_VERDICT_COMMITTED {
 		return
@@ -320,9 +322,20 @@ func (o *oracle) sealed(k *wire.SealResultRequest, r fsm.Reply, after *state.Sna
 	if s.at(k.MergeAttempt, k.Node) < 0 || o.sessions[k.Node] != k.Session {
 		o.w.fail("merge attempt %d of %s sealed, where %v is valid", k.MergeAttempt, k.Run, s.valid)
 	}
+	if k.Published {
+		if was := before.Run(run.ID); !was.Result.Publishing || was.Result.Digest != table.Digest(k.Digest) {
+			o.w.fail("what %s is said to have published is not what is sealed: %+v", k.Run, was.Result)
+		}
+		s.committed, s.valid = k.MergeAttempt, nil
+		return
+	}
 	if ledger(after, run) != [32]byte(k.Digest) {
 		o.w.fail("the merged result of %s is not what is committed", k.Run)
 	}
-	s.committed, s.valid = k.MergeAttempt, nil
 	o.w.out.Merges++
+	if run.Result.Publishing { // the attempt goes on
+		o.w.bucket.sealed[attemptOf(k.Run, k.MergeAttempt)] = hex.EncodeToString(k.Digest)
+		return
+	}
+	s.committed, s.valid = k.MergeAttempt, nil
 }

@@ -99,13 +99,14 @@ func (o *oracle) holds(after *state.Snapshot, run *state.Run) {
 	}
 }
 
-// givenUp: merges of what the run made begin again when it gives up an output.
+// givenUp: merges of what the run made begin again when it gives up an output, unless their result is
+// sealed already.
 func (o *oracle) givenUp(id sheaf.RunID, before, after *state.Snapshot) {
 	if before.Run(id).Remade == after.Run(id).Remade {
 		return
 	}
 	for r := range after.LiveRuns() {
-		if slices.Contains(r.Reuse.Makers, id) {
+		if slices.Contains(r.Reuse.Makers, id) && !r.Result.Publishing {
 			o.runs[string(r.ID)].merge.valid = nil
 		}
 	}

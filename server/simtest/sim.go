@@ -47,6 +47,8 @@ type Outcome struct {
 	Adopted    int // partitions taken over from earlier runs
 	Unchanged  int // merges that took over the result of an earlier run
 	Let        int // runs that were let go by one that they come after
+	Published  int // manifests
+	Inherited  int // results that another attempt than the one that sealed was to publish
 	Restores   int // leaders that began from a snapshot
 	Digest     string
 	History    *history // for the linearizability check
@@ -79,6 +81,8 @@ type world struct {
 	clients []*client
 	book    *oracle
 	user    *user
+	bucket  *bucket
+	deeds   []*deed // under way
 	calm    bool
 	hash    hash.Hash64
 	out     Outcome
@@ -90,7 +94,11 @@ func Run(seed uint64) (out Outcome, err error) {
 	w.out.Seed = seed
 	w.machine = fsm.New(state.New(w.chunks))
 	w.book = newOracle(w)
+	w.bucket = newBucket(w)
 	defer func() {
+		for _, d := range w.deeds {
+			d.abandon()
+		}
 		if r := recover(); r != nil {
 			v, ok := r.(*Violation)
 			if !ok {
@@ -112,6 +120,7 @@ func Run(seed uint64) (out Outcome, err error) {
 		w.step()
 	}
 	w.book.final()
+	w.bucket.final()
 	w.out.Hash = w.hash.Sum64()
 	w.out.Digest = w.store().Snapshot().Digest()
 	w.out.Commands = len(w.log)

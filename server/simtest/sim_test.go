@@ -46,12 +46,14 @@ func TestSeeds(t *testing.T) {
 		all.Let += out.Let
 		all.Adopted += out.Adopted
 		all.Unchanged += out.Unchanged
+		all.Published += out.Published
+		all.Inherited += out.Inherited
 	}
-	t.Logf("%d seeds: %d commands, %d commits, %d merges, %d crashes, %d duplicates, %d losses, %d backups, %d taken back, %d retries, %d outputs made again, %d restores, %d changes, %d bounded placements, %d on given nodes, %d let go, %d taken over, %d results unchanged",
-		n, all.Commands, all.Commits, all.Merges, all.Crashes, all.Duplicates, all.Losses, all.Backups, all.TakenBack, all.Retries, all.Invalid, all.Restores, all.Changes, all.Bounded, all.Ops, all.Let, all.Adopted, all.Unchanged)
+	t.Logf("%d seeds: %d commands, %d commits, %d merges, %d crashes, %d duplicates, %d losses, %d backups, %d taken back, %d retries, %d outputs made again, %d restores, %d changes, %d bounded placements, %d on given nodes, %d let go, %d taken over, %d results unchanged, %d published, %d of them begun by an earlier attempt",
+		n, all.Commands, all.Commits, all.Merges, all.Crashes, all.Duplicates, all.Losses, all.Backups, all.TakenBack, all.Retries, all.Invalid, all.Restores, all.Changes, all.Bounded, all.Ops, all.Let, all.Adopted, all.Unchanged, all.Published, all.Inherited)
 	if *seed < 0 {
 		for what, n := range map[string]int{"commits": all.Commits, "merges": all.Merges, "reduces": all.Reduces, "losses": all.Losses, "backups": all.Backups, "taken back": all.TakenBack, "retries": all.Retries, "outputs made again": all.Invalid, "restores": all.Restores,
-			"changes": all.Changes, "bounded placements": all.Bounded, "placements on given nodes": all.Ops, "runs let go": all.Let, "outputs taken over": all.Adopted, "unchanged results": all.Unchanged} {
+			"changes": all.Changes, "bounded placements": all.Bounded, "placements on given nodes": all.Ops, "runs let go": all.Let, "outputs taken over": all.Adopted, "unchanged results": all.Unchanged, "results published": all.Published, "publications inherited": all.Inherited} {
 			if n == 0 {
 				t.Errorf("no seed had any %s", what)
 			}

@@ -200,6 +200,9 @@ func (u *user) submit() {
 	if len(job.Outputs) > 0 && w.fate("reduce %s", made.id)%3 == 0 {
 		job.Reduce = &sheaf.Reduce{Name: "r", Task: job.Task, Outputs: []sheaf.Output{{Name: "p", Path: "/p", Merge: sheaf.MergeUnion, OnConflict: sheaf.ConflictError}}}
 	}
+	if len(job.Outputs) > 0 && w.fate("publish %s", made.id)%2 == 0 {
+		job.Publish = &sheaf.Publish{To: "s3://results"}
+	}
 	if w.chance(4) {
 		job.Failure.StopAfter = &sheaf.Threshold{Count: 1 + w.rng.IntN(3)}
 	}

@@ -107,6 +107,13 @@ func (c *client) merge(x execution) {
 			})
 			return
 		}
+		if c.publishing[x] {
+			return
+		}
+		if r.Result.Publishing {
+			w.back(c, func() { c.putManifest(x, r.Generation, r.Result.Attempt, r.Result.Digest) })
+			return
+		}
 		gone := &wire.Executions{Run: x.run, Generation: r.Generation}
 		for _, part := range r.Committed(0, 0) {
 			for i := part.First; i <= part.Last; i++ {
@@ -140,6 +147,10 @@ func (c *client) merge(x execution) {
 		if x := snap.Unchanged(r); x != nil { // which the oracle holds against what is committed
 			digest = x.Result.Digest
 			w.out.Unchanged++
+		}
+		if r.Publishes() {
+			w.back(c, func() { c.publish(x, r, digest) })
+			return
 		}
 		req := &wire.SealResultRequest{Run: x.run, MergeAttempt: x.attempt, Digest: digest[:], Node: string(c.id), Session: c.session}
 		w.after(w.between(1, 200), func() {
