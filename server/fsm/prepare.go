@@ -32,6 +32,7 @@ func (s *step) nodePrepareFailed(c *NodePrepareFailed) error {
 		s.reply.Ended = []*wire.Executions{e}
 	}
 	s.markPrepare(r, n, short(c.Error, maxMessage), c.Invalid)
+	s.settle(r) // a backup that ended may have been a partition's last try
 	return nil
 }
 
