@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -213,6 +214,11 @@ func (c *Client) File(ctx context.Context, run string, part sheaf.Part, output, 
 	resp, err := c.do(ctx, http.MethodGet, runPath(run, "file"), q, nil, h)
 	if err != nil {
 		return nil, err
+	}
+	if offset > 0 && resp.StatusCode != http.StatusPartialContent { // something in between knows no ranges
+		if _, err := io.CopyN(io.Discard, resp.Body, offset); err != nil {
+			return nil, errors.Join(fmt.Errorf("read %q from byte %d: %w", path, offset, err), resp.Body.Close())
+		}
 	}
 	return resp.Body, nil
 }

@@ -1,9 +1,7 @@
 package command
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,21 +25,22 @@ func (e *env) download(ctx context.Context, c *api.Client, run, dir string, o do
 		return err
 	}
 	id := string(s.ID)
+	// The streams end with this context, whether or not they were read to their end.
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	manifest, err := manifestOf(ctx, c, id, o)
 	if err != nil {
 		return err
 	}
-	// The records' stream ends with this context, whether or not it was read to its end.
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	defer manifest.Close()
 	src := result.Source{
 		Run: s.ID, Manifest: manifest,
-		Fetch: func(ctx context.Context, f sheaf.File, p sheaf.Part) (io.ReadCloser, error) {
+		Fetch: func(ctx context.Context, f sheaf.File, p sheaf.Part, offset int64) (io.ReadCloser, error) {
 			path := f.Path
 			if p.Path != "" {
 				path = p.Path
 			}
-			return c.File(ctx, id, p, f.Output, path, 0)
+			return c.File(ctx, id, p, f.Output, path, offset)
 		},
 		Partitions: partitionsOf(ctx, c, id, o.partitions),
 	}
@@ -66,32 +65,27 @@ func (e *env) download(ctx context.Context, c *api.Client, run, dir string, o do
 	return nil
 }
 
-// manifestOf is the merged manifest, byte for byte as it was sealed; for a partial result
+// manifestOf is the merged manifest as it comes, byte for byte as it was sealed; for a partial result
 // one made of the partitions' own, each in a folder by its number.
-func manifestOf(ctx context.Context, c *api.Client, run string, o downloadOptions) (io.Reader, error) {
-	var b bytes.Buffer
+func manifestOf(ctx context.Context, c *api.Client, run string, o downloadOptions) (io.ReadCloser, error) {
 	if !o.partial {
-		body, err := c.ResultManifest(ctx, run)
-		if err != nil {
-			return nil, err
-		}
-		defer body.Close()
-		_, err = io.Copy(&b, body)
-		return &b, err
+		return c.ResultManifest(ctx, run)
 	}
-	enc := json.NewEncoder(&b)
-	err := c.Records(ctx, run, o.partitions, false, func(r api.Record) error {
-		for _, f := range r.Files {
-			part := sheaf.Part{Partition: r.Partition, Attempt: r.Attempt, Path: f.Path, Size: f.Size, SHA256: f.SHA256}
-			f.Path = fmt.Sprintf("%d/%s", r.Partition, f.Path)
-			f.Parts = []sheaf.Part{part}
-			if err := enc.Encode(f); err != nil {
-				return err
+	r, w := io.Pipe()
+	go func() {
+		w.CloseWithError(c.Records(ctx, run, o.partitions, false, func(r api.Record) error {
+			var lines []byte
+			for _, f := range r.Files {
+				part := sheaf.Part{Partition: r.Partition, Attempt: r.Attempt, Path: f.Path, Size: f.Size, SHA256: f.SHA256}
+				f.Path = fmt.Sprintf("%d/%s", r.Partition, f.Path)
+				f.Parts = []sheaf.Part{part}
+				lines = append(f.AppendJSON(lines), '\n')
 			}
-		}
-		return nil
-	})
-	return &b, err
+			_, err := w.Write(lines)
+			return err
+		}))
+	}()
+	return r, nil
 }
 
 // partitionsOf streams the partitions' logs and exit codes. A record whose

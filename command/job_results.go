@@ -22,7 +22,7 @@ func (e *env) jobResults() *cobra.Command {
 	c := &cobra.Command{
 		Use: "results JOB", Short: "Download the result of a run",
 		Long: "Writes the result of a run to a folder: outputs, stdout and stderr of all partitions, and a manifest.\n" +
-			"Files are verified against their digests; what is there already is not fetched again. Without -o it lists the files.\n" +
+			"Files are verified against their digests; what is there already, be it half a file, is not fetched again. Without -o it lists the files.\n" +
 			"With -provenance it says of a file, or of all below a directory, which partitions made it, where, of which inputs, and by which task.\n\n" + exitHelp,
 		Args: args(1, "one run"),
 		RunE: e.withRun(func(ctx context.Context, client *api.Client, run string) error {

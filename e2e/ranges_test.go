@@ -3,10 +3,17 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -82,4 +89,65 @@ func TestRanges(t *testing.T) {
 	if resp, body := get("/v1/job/file/results", nil); resp.Header.Get("ETag") != fmt.Sprintf("\"%x\"", sha256.Sum256([]byte(body))) {
 		t.Errorf("the result's manifest has the tag %s", resp.Header.Get("ETag"))
 	}
+}
+
+// TestCutDownloads: a result comes whole through a server that cuts each transfer of a file in its midst.
+func TestCutDownloads(t *testing.T) {
+	const lines, most = 40_000, 100_000 // bytes of a transfer
+	a := startAgent(t)
+	a.ok("job", "run", "-id", "cut", jobspec(t, shell("cut", 2, fmt.Sprintf(`seq -f "%%07.0f" %d > $SHEAF_OUTPUT_OUT/all`, lines), `
+  output "out" {
+    path  = "/out"
+    merge = "concat"
+  }`)))
+	target, err := url.Parse(a.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	transfers := 0
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if strings.HasSuffix(r.Request.URL.Path, "/file") {
+			mu.Lock()
+			defer mu.Unlock()
+			transfers++
+			r.Body = &cutBody{Reader: io.LimitReader(r.Body, most), Closer: r.Body, whole: r.ContentLength <= most}
+		}
+		return nil
+	}
+	server := httptest.NewServer(proxy)
+	defer server.Close()
+	dir := filepath.Join(t.TempDir(), "result")
+	if r := runCLI(t, []string{"SHEAF_ADDR=" + server.URL, "XDG_CONFIG_HOME=" + a.home}, "job", "results", "-o", dir, "cut"); r.code != 0 {
+		t.Fatalf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	var want strings.Builder
+	for range 2 {
+		for i := range lines {
+			_, _ = fmt.Fprintf(&want, "%07d\n", i+1)
+		}
+	}
+	if got := read(t, dir, "outputs", "out", "all"); got != want.String() {
+		t.Errorf("the file has %d bytes, not %d, or others", len(got), want.Len())
+	}
+	if transfers < 8 { // four at least for each part, none of which can hold it
+		t.Errorf("it came in %d transfers", transfers)
+	}
+}
+
+// cutBody ends with an error unless it is whole, so that the connection breaks.
+type cutBody struct {
+	io.Reader
+	io.Closer
+	whole bool
+}
+
+func (c *cutBody) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	if errors.Is(err, io.EOF) && !c.whole {
+		err = errors.New("cut")
+	}
+	return n, err
 }

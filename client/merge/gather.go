@@ -38,8 +38,8 @@ func (m *Merge) Gather(ctx context.Context, dir string) error {
 	}
 	_, err = result.Write(ctx, dir, result.Source{
 		Run: m.Run, Manifest: spool, SHA256: hex.EncodeToString(sum.SHA256[:]),
-		Fetch: func(ctx context.Context, f sheaf.File, p sheaf.Part) (io.ReadCloser, error) {
-			return m.open(ctx, &f, p)
+		Fetch: func(ctx context.Context, f sheaf.File, p sheaf.Part, offset int64) (io.ReadCloser, error) {
+			return m.openAt(ctx, &f, p, offset)
 		},
 	})
 	return err

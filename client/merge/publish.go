@@ -146,8 +146,12 @@ func (m *Merge) discard(ctx context.Context, place publish.Place) {
 	}
 }
 
-// open opens a part of a merged file, here or on the node that has it.
+// open opens a part of a merged file from its beginning, here or on the node that has it.
 func (m *Merge) open(ctx context.Context, f *sheaf.File, p sheaf.Part) (io.ReadCloser, error) {
+	return m.openAt(ctx, f, p, 0)
+}
+
+func (m *Merge) openAt(ctx context.Context, f *sheaf.File, p sheaf.Part, offset int64) (io.ReadCloser, error) {
 	name := cmp.Or(p.Path, f.Path)
 	run, as := m.made.by(m.Run, p.Partition)
 	if p.Node == m.Node {
@@ -158,7 +162,7 @@ func (m *Merge) open(ctx context.Context, f *sheaf.File, p sheaf.Part) (io.ReadC
 				return nil, err
 			}
 		}
-		r, err := st.OpenFile(store.Key{Partition: as, Attempt: p.Attempt}, f.Output, name, 0, 0)
+		r, err := st.OpenFile(store.Key{Partition: as, Attempt: p.Attempt}, f.Output, name, offset, 0)
 		if sheaf.ClassOf(err) == sheaf.NotFound {
 			m.Lacks(run, as, p.Attempt, "a file of its output is gone")
 		}
@@ -173,7 +177,7 @@ func (m *Merge) open(ctx context.Context, f *sheaf.File, p sheaf.Part) (io.ReadC
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(datatoken.With(ctx, token))
-	stream, err := peer.ReadFile(ctx, &wire.ReadFileRequest{Run: string(run), Partition: uint32(as), Attempt: p.Attempt, Output: f.Output, Path: []byte(name)})
+	stream, err := peer.ReadFile(ctx, &wire.ReadFileRequest{Run: string(run), Partition: uint32(as), Attempt: p.Attempt, Output: f.Output, Path: []byte(name), Offset: uint64(offset)})
 	if err != nil {
 		cancel()
 		done()

@@ -163,18 +163,18 @@ func (m *merger) collect(byName map[string]int, partitions iter.Seq2[Partition, 
 
 // emit writes the items, which are in their final order, joining those of one path.
 func (m *merger) emit(from *sorter, w io.Writer) (Summary, error) {
-	out := writer{buf: bufio.NewWriterSize(nil, 256<<10), hash: sha256.New()}
+	out := writer{buf: bufio.NewWriterSize(nil, 256<<10), hash: sha256.New(), parts: spool{dir: m.opts.Dir}}
+	defer out.parts.close()
 	out.buf.Reset(io.MultiWriter(w, out.hash))
 	var cur sheaf.File
 	var at uint32
 	begun := false
 	err := from.each(func(it *item) error {
 		if begun && at == it.output && cur.Path == it.file.Path {
-			m.addPart(&cur, it)
-			return nil
+			return m.addPart(&cur, it, &out.parts)
 		}
 		if begun {
-			if err := out.file(cur); err != nil {
+			if err := out.file(&cur); err != nil {
 				return err
 			}
 			if out.sum.Files%1024 == 0 && m.ctx.Err() != nil {
@@ -183,11 +183,10 @@ func (m *merger) emit(from *sorter, w io.Writer) (Summary, error) {
 		}
 		begun, at = true, it.output
 		cur = sheaf.File{Output: m.rules[it.output].name, Path: it.file.Path, Mode: it.file.Mode, Link: it.file.Link}
-		m.addPart(&cur, it)
-		return nil
+		return m.addPart(&cur, it, &out.parts)
 	})
 	if err == nil && begun {
-		err = out.file(cur)
+		err = out.file(&cur)
 	}
 	if err == nil {
 		err = out.buf.Flush()
@@ -199,33 +198,45 @@ func (m *merger) emit(from *sorter, w io.Writer) (Summary, error) {
 	return out.sum, nil
 }
 
-// addPart appends what a partition holds of a merged file.
-func (m *merger) addPart(f *sheaf.File, it *item) {
+// addPart adds what a partition holds of a merged file.
+func (m *merger) addPart(f *sheaf.File, it *item, to *spool) error {
 	if it.file.Link != "" {
-		return
+		return nil
 	}
-	f.Parts = append(f.Parts, sheaf.Part{
+	f.Size += it.file.Size
+	f.SHA256 = it.file.SHA256
+	if to.n > 0 {
+		f.SHA256 = ""
+	}
+	return to.add(sheaf.Part{
 		Partition: int(it.partition), Attempt: it.attempt, Node: m.nodes[it.node],
 		Path: it.origin, Size: it.file.Size, SHA256: it.file.SHA256,
 	})
-	f.Size += it.file.Size
-	f.SHA256 = it.file.SHA256
-	if len(f.Parts) > 1 {
-		f.SHA256 = ""
-	}
 }
 
 type writer struct {
-	buf  *bufio.Writer
-	hash hash.Hash
-	line []byte
-	sum  Summary
+	buf   *bufio.Writer
+	hash  hash.Hash
+	line  []byte
+	parts spool // of the file that is next
+	sum   Summary
 }
 
-func (w *writer) file(f sheaf.File) error {
-	w.line = append(f.AppendJSON(w.line[:0]), '\n')
+// file writes a file whose parts are in the spool, in the form of [sheaf.File.AppendJSON].
+func (w *writer) file(f *sheaf.File) error {
+	w.line = f.AppendJSON(w.line[:0])
 	w.sum.Files++
 	w.sum.Bytes += f.Size
-	_, err := w.buf.Write(w.line)
+	if w.parts.n == 0 {
+		_, err := w.buf.Write(append(w.line, '\n'))
+		return err
+	}
+	if _, err := w.buf.Write(append(w.line[:len(w.line)-1], `,"parts":[`...)); err != nil {
+		return err
+	}
+	if err := w.parts.drain(w.buf); err != nil {
+		return err
+	}
+	_, err := w.buf.WriteString("]}\n")
 	return err
 }

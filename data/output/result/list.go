@@ -34,7 +34,7 @@ type entry struct {
 	LinkB64   []byte  `json:"link_b64,omitempty"`
 	Partition *int    `json:"partition,omitempty"`
 	Attempt   *uint32 `json:"attempt,omitempty"`
-	Parts     []piece `json:"parts,omitempty"`
+	// Behind these come the parts: [piece].
 }
 
 type piece struct {
@@ -73,7 +73,8 @@ func newList(root *os.Root, run sheaf.RunID) (*list, error) {
 	return l, err
 }
 
-func (l *list) add(name string, e entry) error {
+// add lists a file; parts, if not nil, goes through those it is joined of.
+func (l *list) add(name string, e entry, parts func(func(sheaf.Part) error) error) error {
 	e.Path = name
 	if !utf8.ValidString(name) {
 		e.Path, e.PathB64 = "", []byte(name)
@@ -95,7 +96,29 @@ func (l *list) add(name string, e entry) error {
 		return err
 	}
 	l.line.Truncate(l.line.Len() - 1) // the encoder's newline
-	_, err := l.buf.Write(l.line.Bytes())
+	if parts == nil {
+		_, err := l.buf.Write(l.line.Bytes())
+		return err
+	}
+	l.line.Truncate(l.line.Len() - 1) // the closing brace
+	if _, err := l.buf.Write(l.line.Bytes()); err != nil {
+		return err
+	}
+	before := `,"parts":[`
+	err := parts(func(p sheaf.Part) error {
+		b, err := json.Marshal(piece{p.Partition, p.Attempt, p.Size, p.SHA256})
+		if err == nil {
+			_, err = l.buf.WriteString(before)
+		}
+		if err == nil {
+			_, err = l.buf.Write(b)
+		}
+		before = ","
+		return err
+	})
+	if err == nil {
+		_, err = l.buf.WriteString("]}")
+	}
 	return err
 }
 
@@ -137,22 +160,19 @@ func (o *old) removeStale(l *list) error {
 	if o.f == nil {
 		return nil
 	}
-	lines := bufio.NewScanner(o.f)
-	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
-	for lines.Scan() {
-		var e entry
-		line := strings.TrimSuffix(lines.Text(), ",")
-		if !strings.HasPrefix(line, "{") {
-			line = strings.TrimPrefix(line, ",")
+	for lines := bufio.NewReaderSize(o.f, maxLooked); ; {
+		text, err := lines.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			text = bytes.Clone(text)
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = lines.ReadSlice('\n') // more parts, which are not looked at
+			}
 		}
-		if json.Unmarshal([]byte(line), &e) != nil {
-			continue
+		if len(text) == 0 && err != nil {
+			break
 		}
-		name := e.Path
-		if e.PathB64 != nil {
-			name = string(e.PathB64)
-		}
-		if !ours(name) {
+		name, ok := listedName(text)
+		if !ok || !ours(name) {
 			continue
 		}
 		if _, keep := l.has[maphash.String(l.seed, name)]; keep {
@@ -166,6 +186,35 @@ func (o *old) removeStale(l *list) error {
 		}
 	}
 	return o.root.Remove(previous)
+}
+
+// maxLooked is how much of a line of an earlier list is looked at, in bytes: the name stands first.
+const maxLooked = 64 << 10
+
+// listedName is the name of the file in a line of a list, which may be cut behind it.
+func listedName(line []byte) (string, bool) {
+	at := bytes.IndexByte(line, '{')
+	if at < 0 {
+		return "", false
+	}
+	dec := json.NewDecoder(bytes.NewReader(line[at:]))
+	var e entry
+	if _, err := dec.Token(); err != nil {
+		return "", false
+	}
+	key, err := dec.Token()
+	switch {
+	case err != nil:
+		return "", false
+	case key == "path":
+		err = dec.Decode(&e.Path)
+	case key == "path_b64":
+		err = dec.Decode(&e.PathB64)
+	}
+	if e.PathB64 != nil {
+		e.Path = string(e.PathB64)
+	}
+	return e.Path, err == nil
 }
 
 // ours reports whether a result may have a file of that name.

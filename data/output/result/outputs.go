@@ -1,15 +1,11 @@
 package result
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -25,18 +21,19 @@ import (
 const (
 	// ahead is how many files may be under way or wait for an earlier one to be listed.
 	ahead = 64
-	// maxLine is the longest line of a manifest, in bytes: a file joined of a million parts.
-	maxLine = 256 << 20
+	// stubborn is how often in a row the bytes of a part are asked for again although nothing more of them came.
+	stubborn = 3
 )
 
 // job is one file on its way.
 type job struct {
-	file sheaf.File
-	name string // in the folder
-	sum  string
-	kept bool
-	err  error
-	done chan struct{}
+	line    *output.Line
+	name    string // in the folder
+	sum     string
+	kept    bool
+	fetched int64 // bytes
+	err     error
+	done    chan struct{}
 }
 
 // outputs writes the outputs. Files are fetched concurrently and listed in the manifest's order.
@@ -48,9 +45,9 @@ func (w *writer) outputs(ctx context.Context) error {
 	g.Go(func() error {
 		defer close(todo)
 		defer close(ordered)
-		return w.manifest(func(f sheaf.File) error {
-			j := &job{file: f, name: "outputs/" + f.Output + "/" + f.Path, done: make(chan struct{})}
-			if f.Link != "" {
+		return w.manifest(func(l *output.Line) error {
+			j := &job{line: l, name: "outputs/" + l.Output + "/" + l.Path, done: make(chan struct{})}
+			if l.Link != "" {
 				links = append(links, j)
 				close(j.done)
 			}
@@ -59,7 +56,7 @@ func (w *writer) outputs(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if f.Link != "" {
+			if l.Link != "" {
 				return nil
 			}
 			select {
@@ -101,7 +98,7 @@ func (w *writer) outputs(ctx context.Context) error {
 		return err
 	}
 	for _, j := range links {
-		if err := w.link(j.file, j.name); err != nil {
+		if err := w.link(&j.line.File, j.name); err != nil {
 			return err
 		}
 	}
@@ -110,70 +107,44 @@ func (w *writer) outputs(ctx context.Context) error {
 
 func (w *writer) listed(j *job) error {
 	w.sum.Files++
-	w.sum.Bytes += j.file.Size
+	w.sum.Bytes += j.line.Size
 	if j.kept {
 		w.sum.Kept++
 	} else {
-		w.sum.Fetched += j.file.Size
+		w.sum.Fetched += j.fetched
 	}
 	if w.src.Progress != nil {
 		w.src.Progress(w.sum)
 	}
-	e := entry{Size: j.file.Size, SHA256: j.sum, Link: j.file.Link}
-	switch n := len(j.file.Parts); {
-	case n == 1:
-		e.of(j.file.Parts[0].Partition, j.file.Parts[0].Attempt)
-	case n > 1:
-		for _, p := range j.file.Parts {
-			e.Parts = append(e.Parts, piece{p.Partition, p.Attempt, p.Size, p.SHA256})
-		}
+	e := entry{Size: j.line.Size, SHA256: j.sum, Link: j.line.Link}
+	if j.line.Count > 1 {
+		return w.list.add(j.name, e, j.line.Each)
 	}
-	return w.list.add(j.name, e)
-}
-
-// manifest reads the merged manifest and checks it as a whole.
-func (w *writer) manifest(fn func(sheaf.File) error) error {
-	sum := sha256.New()
-	lines := bufio.NewScanner(io.TeeReader(w.src.Manifest, sum))
-	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
-	for n := 1; lines.Scan(); n++ {
-		var f sheaf.File
-		err := json.Unmarshal(lines.Bytes(), &f)
-		if err == nil {
-			err = checkFile(&f)
-		}
-		if err == nil {
-			err = fn(f)
-		}
-		if err != nil {
-			return fmt.Errorf("merged manifest, line %d: %w", n, err)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read merged manifest: %w", err)
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); w.src.SHA256 != "" && got != w.src.SHA256 {
-		return &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("the merged manifest has the digest %s, the run's result %s", got, w.src.SHA256)}
-	}
-	return nil
-}
-
-func checkFile(f *sheaf.File) error {
-	if err := sheaf.CheckName("output", f.Output); err != nil {
+	if err := j.line.Each(func(p sheaf.Part) error { e.of(p.Partition, p.Attempt); return nil }); err != nil {
 		return err
 	}
-	if err := output.CheckPath(f.Path); err != nil {
+	return w.list.add(j.name, e, nil)
+}
+
+// manifest reads the merged manifest.
+func (w *writer) manifest(fn func(*output.Line) error) error {
+	return output.Lines(w.spool, w.spooled, func(l *output.Line) error {
+		if err := checkFile(l); err != nil {
+			return err
+		}
+		return fn(l)
+	})
+}
+
+func checkFile(l *output.Line) error {
+	if err := sheaf.CheckName("output", l.Output); err != nil {
 		return err
 	}
-	var size int64
-	for _, p := range f.Parts {
-		if p.Size < 0 || p.Size > f.Size-size {
-			return fmt.Errorf("the parts of %q have more than its %d bytes", output.Clip(f.Path), f.Size)
-		}
-		size += p.Size
+	if err := output.CheckPath(l.Path); err != nil {
+		return err
 	}
-	if size != f.Size {
-		return fmt.Errorf("the parts of %q have %d of its %d bytes", output.Clip(f.Path), size, f.Size)
+	if l.PartBytes != l.Size || l.Size < 0 {
+		return fmt.Errorf("the parts of %q have %d of its %d bytes", output.Clip(l.Path), l.PartBytes, l.Size)
 	}
 	return nil
 }
@@ -189,25 +160,37 @@ func (w *writer) file(ctx context.Context, j *job, buf []byte, at *place) error 
 		if err := w.root.RemoveAll(j.name); err != nil {
 			return err
 		}
-	} else if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == j.file.Size {
+	} else if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == j.line.Size {
 		f, err := openAt(at.dir, base, os.O_RDONLY)
 		if err != nil {
 			return err
 		}
-		j.sum, err = w.parts(&j.file, io.Discard, buf, func(sheaf.Part) (io.ReadCloser, error) { return io.NopCloser(f), nil })
+		c := &copying{w: w, line: j.line, buf: buf, there: f, left: st.Size}
+		j.sum, err = c.do(ctx)
 		f.Close()
-		if err == nil {
+		if err == nil && !c.missed {
 			j.kept = true
 			return nil
 		}
 	}
-	temp := path.Base(w.tempName())
-	f, err := openAt(w.partial, temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	temp := tempName(j.line)
+	f, err := openAt(w.partial, temp, os.O_RDWR|os.O_CREATE)
+	if errors.Is(err, fs.ErrPermission) { // an earlier try had given it its mode
+		if err = w.root.Remove(partial + "/" + temp); err == nil {
+			f, err = openAt(w.partial, temp, os.O_RDWR|os.O_CREATE)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	j.sum, err = w.parts(&j.file, f, buf, func(p sheaf.Part) (io.ReadCloser, error) { return w.src.Fetch(ctx, j.file, p) })
-	if mode := fs.FileMode(j.file.Mode)&0o777 | 0o400; err == nil && mode != 0o644 {
+	var st os.FileInfo
+	c := &copying{w: w, line: j.line, buf: buf, there: f, to: f}
+	if st, err = f.Stat(); err == nil {
+		c.left = st.Size()
+		j.sum, err = c.do(ctx)
+	}
+	j.fetched = c.fetched
+	if mode := fs.FileMode(j.line.Mode)&0o777 | 0o400; err == nil && mode != 0o644 {
 		err = f.Chmod(mode) // readable by its owner, who may write the folder again
 	}
 	if err2 := f.Close(); err == nil {
@@ -217,64 +200,25 @@ func (w *writer) file(ctx context.Context, j *job, buf []byte, at *place) error 
 		err = renameAt(w.partial, temp, at.dir, base)
 	}
 	if err != nil {
-		_ = w.root.Remove(partial + "/" + temp)
-		return fmt.Errorf("fetch %q of output %q: %w", output.Clip(j.file.Path), j.file.Output, err)
+		// What came stays for the next try, but for bytes that are not what they should be.
+		if sheaf.ClassOf(err) == sheaf.Conflict {
+			_ = w.root.Remove(partial + "/" + temp)
+		}
+		return fmt.Errorf("fetch %q of output %q: %w", output.Clip(j.line.Path), j.line.Output, err)
 	}
 	return nil
 }
 
-// parts copies the parts of a file in order, each checked against its size
-// and digest, and gives the digest of the whole.
-func (w *writer) parts(f *sheaf.File, to io.Writer, buf []byte, open func(sheaf.Part) (io.ReadCloser, error)) (string, error) {
-	whole := sha256.New()
-	for _, p := range f.Parts {
-		part := whole
-		if len(f.Parts) > 1 {
-			part = sha256.New()
-		}
-		if err := copyPart(p, to, whole, part, buf, open); err != nil {
-			return "", err
-		}
-		if got := hex.EncodeToString(part.Sum(nil)); got != p.SHA256 {
-			return "", &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("partition %d, attempt %d: the bytes have the digest %s, not %s", p.Partition, p.Attempt, got, p.SHA256), Hint: "try again, or make it again by agent job retry -partition"}
-		}
-	}
-	sum := hex.EncodeToString(whole.Sum(nil))
-	if f.SHA256 != "" && f.SHA256 != sum {
-		return "", &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("the file has the digest %s, not %s", sum, f.SHA256)}
-	}
-	return sum, nil
-}
-
-func copyPart(p sheaf.Part, to io.Writer, whole, part hash.Hash, buf []byte, open func(sheaf.Part) (io.ReadCloser, error)) error {
-	r, err := open(p)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	for left := p.Size; left > 0; {
-		n, err := r.Read(buf[:min(int64(len(buf)), left)])
-		if _, err := to.Write(buf[:n]); err != nil {
-			return err
-		}
-		whole.Write(buf[:n])
-		if part != whole {
-			part.Write(buf[:n])
-		}
-		left -= int64(n)
-		if errors.Is(err, io.EOF) && left > 0 {
-			return fmt.Errorf("partition %d, attempt %d: the bytes end %d early: %w", p.Partition, p.Attempt, left, io.ErrUnexpectedEOF)
-		}
-		if err != nil && left > 0 {
-			return err
-		}
-	}
-	return nil
+// tempName is where a file lies that is not whole. The next try finds it by the same name.
+func tempName(l *output.Line) string {
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%s/%s\n%d %d %s", l.Output, l.Path, l.Size, l.Count, l.SHA256)
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // link makes a link that leads to a place in its own output. Where that is a
 // name that the merge gave to another file, the link leads nowhere.
-func (w *writer) link(f sheaf.File, name string) error {
+func (w *writer) link(f *sheaf.File, name string) error {
 	bad := &sheaf.Error{Class: sheaf.Invalid, Msg: fmt.Sprintf("link %q of output %q leads to %q, outside of the output", output.Clip(f.Path), f.Output, output.Clip(f.Link))}
 	if inside := path.Join("/-", path.Dir(f.Path), f.Link); path.IsAbs(f.Link) || inside != "/-" && !strings.HasPrefix(inside, "/-/") {
 		return bad

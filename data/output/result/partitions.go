@@ -54,7 +54,7 @@ func (w *writer) partitions(ctx context.Context) error {
 			err = w.root.Rename(partial+"/"+name, name)
 		}
 		if err == nil {
-			err = w.list.add(name, e)
+			err = w.list.add(name, e, nil)
 		}
 		if err != nil {
 			return err
@@ -101,7 +101,7 @@ func (w *writer) log(name string, p Partition, from io.Reader, all *sink, buf []
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	e.of(p.Index, p.Attempt)
-	return w.list.add(name, e)
+	return w.list.add(name, e, nil)
 }
 
 // small writes a file of a few bytes.
@@ -112,7 +112,7 @@ func (w *writer) small(name string, p Partition, content string) error {
 	sum := sha256.Sum256([]byte(content))
 	e := entry{Size: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
 	e.of(p.Index, p.Attempt)
-	return w.list.add(name, e)
+	return w.list.add(name, e, nil)
 }
 
 // sink is a file that is digested as it is written.

@@ -7,13 +7,15 @@
 //
 // Every output file is checked against its digest before it gets its name, and
 // manifest.json is written last: where it stands, all else is whole. Writing again into
-// the folder goes on where an earlier try stopped: what is there with the right digest is not fetched
+// the folder goes on where an earlier try stopped, in the midst of a file: what is there with the right digest is not fetched
 // again, and what an earlier result had and this one has not is removed. Names come from tasks and are hostile:
 // nothing is ever written outside the folder, and links are made last, each checked to stay within its output.
 package result
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -43,8 +45,9 @@ type Source struct {
 	// SHA256 is its digest in hex, "" when it is not to be checked (a partial result).
 	Manifest io.Reader
 	SHA256   string
-	// Fetch opens the bytes of one part of a file. It is called concurrently, at most Workers at once.
-	Fetch func(ctx context.Context, f sheaf.File, p sheaf.Part) (io.ReadCloser, error)
+	// Fetch opens the bytes of one part of a file, from an offset on; f is without its parts. It is called
+	// concurrently, at most Workers at once, and for a transfer that broke once more.
+	Fetch func(ctx context.Context, f sheaf.File, p sheaf.Part, offset int64) (io.ReadCloser, error)
 	// Partitions come in ascending order of index; nil is none.
 	Partitions iter.Seq2[Partition, error]
 	// Progress, if set, is told of every file that is done; calls do not overlap.
@@ -62,8 +65,12 @@ type Summary struct {
 // Workers is how many files are fetched at once: enough to hide a round trip.
 const Workers = 8
 
-// partial holds what is not whole yet.
-const partial = ".partial"
+const (
+	// partial holds what is not whole yet.
+	partial = ".partial"
+	// spoolName is the merged manifest while it is read: it may be larger than what memory should hold.
+	spoolName = partial + "/result"
+)
 
 // Write writes the result folder dir, which is made if it is not there. An
 // error of class Conflict says that bytes are not those of their digest; one of class Unavailable that
@@ -92,10 +99,11 @@ type writer struct {
 	sum  Summary
 
 	partial *os.File // the directory of that name
+	spool   *os.File // the merged manifest, checked
+	spooled int64    // bytes of it
 
 	mu   sync.Mutex
 	dirs map[string]bool // that are there
-	temp int             // numbers files below partial
 }
 
 func (w *writer) write(ctx context.Context) error {
@@ -112,6 +120,10 @@ func (w *writer) write(ctx context.Context) error {
 		return err
 	}
 	defer old.close()
+	if err := w.takeManifest(); err != nil {
+		return err
+	}
+	defer w.spool.Close()
 	if w.list, err = newList(w.root, w.src.Run); err != nil {
 		return err
 	}
@@ -134,12 +146,29 @@ func (w *writer) write(ctx context.Context) error {
 	return w.root.RemoveAll(partial)
 }
 
-// tempName is a new name for a file that is not whole.
-func (w *writer) tempName() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.temp++
-	return fmt.Sprintf("%s/%d", partial, w.temp)
+// takeManifest has the merged manifest in a file, and checks it as a whole.
+func (w *writer) takeManifest() error {
+	if err := w.root.Remove(spoolName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := w.root.OpenFile(spoolName, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	w.spool = f
+	if err := w.root.Remove(spoolName); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	sum := sha256.New()
+	w.spooled, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(f, sum)}, struct{ io.Reader }{w.src.Manifest}, make([]byte, 256<<10))
+	if err != nil {
+		return errors.Join(fmt.Errorf("read merged manifest: %w", err), f.Close())
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); w.src.SHA256 != "" && got != w.src.SHA256 {
+		err := &sheaf.Error{Class: sheaf.Conflict, Msg: fmt.Sprintf("the merged manifest has the digest %s, the run's result %s", got, w.src.SHA256)}
+		return errors.Join(err, f.Close())
+	}
+	return nil
 }
 
 // makeDir makes a directory of the folder. What stands in its way, a link or

@@ -62,9 +62,10 @@ func (w *world) source() Source {
 	}
 	return Source{
 		Run: "run-1", Manifest: bytes.NewReader(m), SHA256: sum(string(m)),
-		Fetch: func(_ context.Context, f sheaf.File, p sheaf.Part) (io.ReadCloser, error) {
+		Fetch: func(_ context.Context, f sheaf.File, p sheaf.Part, offset int64) (io.ReadCloser, error) {
 			w.fetched.Add(1)
-			return io.NopCloser(strings.NewReader(w.content[fmt.Sprintf("%d/%s", p.Partition, f.Path)])), nil
+			content := w.content[fmt.Sprintf("%d/%s", p.Partition, f.Path)]
+			return io.NopCloser(strings.NewReader(content[min(int(offset), len(content)):])), nil
 		},
 		Partitions: func(yield func(Partition, error) bool) {
 			for _, p := range w.parts {
@@ -112,6 +113,12 @@ func write(t *testing.T, dir string, src Source) Summary {
 	return s
 }
 
+// listedEntry is a file in manifest.json.
+type listedEntry struct {
+	entry
+	Parts []piece `json:"parts"`
+}
+
 func TestFolder(t *testing.T) {
 	w := &world{}
 	w.file("a/b.txt", "one")
@@ -145,12 +152,12 @@ func TestFolder(t *testing.T) {
 	}
 	var doc struct {
 		Run   string
-		Files []entry
+		Files []listedEntry
 	}
 	if err := sheaf.DecodeStrict(b, &doc); err != nil || doc.Run != "run-1" {
 		t.Fatalf("manifest.json: %v: %s", err, b)
 	}
-	listed := map[string]entry{}
+	listed := map[string]listedEntry{}
 	for _, e := range doc.Files {
 		name := e.Path + string(e.PathB64)
 		listed[name] = e
@@ -185,11 +192,11 @@ func TestWritingAgainFetchesWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
 	src := w.source()
 	fetch := src.Fetch
-	src.Fetch = func(ctx context.Context, f sheaf.File, p sheaf.Part) (io.ReadCloser, error) {
+	src.Fetch = func(ctx context.Context, f sheaf.File, p sheaf.Part, offset int64) (io.ReadCloser, error) {
 		if f.Path == "joined" {
 			return nil, errors.New("connection lost")
 		}
-		return fetch(ctx, f, p)
+		return fetch(ctx, f, p, offset)
 	}
 	if _, err := Write(context.Background(), dir, src); err == nil || !strings.Contains(err.Error(), `"joined"`) || !strings.Contains(err.Error(), "connection lost") {
 		t.Fatalf("got %v", err)
@@ -339,7 +346,7 @@ func BenchmarkWrite(b *testing.B) {
 	b.Run("write", func(b *testing.B) {
 		for b.Loop() {
 			src := w.source()
-			src.Fetch = func(_ context.Context, f sheaf.File, _ sheaf.Part) (io.ReadCloser, error) {
+			src.Fetch = func(_ context.Context, f sheaf.File, _ sheaf.Part, _ int64) (io.ReadCloser, error) {
 				return os.Open(from + "/" + f.Path)
 			}
 			if _, err := Write(context.Background(), to+"/w", src); err != nil {
