@@ -13,6 +13,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/sheaf-run/agent/data/source/s3"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -240,8 +241,8 @@ func (b *bucketPlace) failed(step string, err error) error {
 		e.Class, e.Hint = sheaf.Invalid, "check the name of the bucket, and region and endpoint in the client's configuration"
 	case x.Code == minio.NoSuchKey || x.StatusCode == http.StatusNotFound && x.Code != minio.NoSuchUpload:
 		e.Class, e.Hint = sheaf.NotFound, ""
-	case x.StatusCode == http.StatusForbidden || x.StatusCode == http.StatusUnauthorized:
-		e.Class, e.Hint = sheaf.Denied, "check the credentials in the client's configuration, and what they may write"
+	case s3.Refused(x):
+		e.Class, e.Hint = sheaf.Denied, "check the credentials in the client's configuration, whether they have expired, and what they may write"
 	case x.StatusCode == http.StatusBadRequest || x.StatusCode == http.StatusMethodNotAllowed:
 		e.Class, e.Hint = sheaf.Invalid, "check what the service allows"
 	}

@@ -133,6 +133,9 @@ func (l *listing) hand(more bool) error {
 		}
 		entries = l.dirs(entries, path, marker)
 		if _, skip := l.unwanted(path); !marker && !skip {
+			if o.ETag == "" {
+				return &sheaf.Error{Class: sheaf.Invalid, Field: "source", Msg: "in s3://" + l.s.bucket + ", " + o.Key + " has no ETag, by which an object is known", Hint: "put it there through the service, which gives it one"}
+			}
 			entries = append(entries, fileEntry(path, o))
 		}
 		l.last = path

@@ -184,12 +184,21 @@ func (s *bucketSource) failed(step string, err error) error {
 		e.Class, e.Hint = sheaf.NotFound, "check the name of the bucket, and region and endpoint in the client's configuration"
 	case r.Code == minio.NoSuchKey || r.StatusCode == http.StatusNotFound:
 		e.Class, e.Hint = sheaf.NotFound, "check the key"
-	case r.StatusCode == http.StatusForbidden || r.StatusCode == http.StatusUnauthorized:
-		e.Class, e.Hint = sheaf.Denied, "check the credentials in the client's configuration, and what they may read"
+	case Refused(r):
+		e.Class, e.Hint = sheaf.Denied, "check the credentials in the client's configuration, whether they have expired, and what they may read"
 	case r.StatusCode == http.StatusPreconditionFailed:
 		return replaced(step + ": it was replaced")
 	}
 	return e
+}
+
+// Refused says whether a service's answer is about who asks. Credentials that have expired are a bad request to S3.
+func Refused(r minio.ErrorResponse) bool {
+	switch r.Code {
+	case "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired":
+		return true
+	}
+	return r.StatusCode == http.StatusForbidden || r.StatusCode == http.StatusUnauthorized
 }
 
 // Local says that nothing of a bucket is on this machine.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/minio/minio-go/v7"
 
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/data/source/sourcetest"
@@ -245,5 +246,39 @@ func TestBrokenTransfers(t *testing.T) {
 	}
 	if _, err := f.ReadAt(part, 5); err == nil {
 		t.Error("the bytes of another object were read")
+	}
+}
+
+// TestWhoAsks: credentials that are wrong, too weak or expired are named as such, whatever status the service gives them.
+func TestWhoAsks(t *testing.T) {
+	s := &bucketSource{bucket: "data"}
+	for _, r := range []minio.ErrorResponse{
+		{StatusCode: http.StatusForbidden, Code: minio.AccessDenied}, {StatusCode: http.StatusUnauthorized},
+		{StatusCode: http.StatusBadRequest, Code: "ExpiredToken"}, {StatusCode: http.StatusBadRequest, Code: "TokenRefreshRequired"},
+	} {
+		if err := s.failed("list it", r); sheaf.ClassOf(err) != sheaf.Denied {
+			t.Errorf("%+v is %s: %v", r, sheaf.ClassOf(err), err)
+		}
+	}
+	if err := s.failed("list it", minio.ErrorResponse{StatusCode: http.StatusBadRequest, Code: "SlowDown"}); sheaf.ClassOf(err) != sheaf.Unavailable {
+		t.Errorf("a busy service is %v", err)
+	}
+}
+
+// TestNoETag: an object that cannot be known again is refused when it is listed, by its key.
+func TestNoETag(t *testing.T) {
+	s := start(t)
+	answer := func(w http.ResponseWriter, r *http.Request) bool {
+		_, _ = io.WriteString(w, `<ListBucketResult><Name>data</Name><Contents><Key>in/a</Key><Size>3</Size><LastModified>2026-01-02T03:04:05Z</LastModified></Contents></ListBucketResult>`)
+		return true
+	}
+	s.fail.Store(&answer)
+	src, err := s.open("s3://data/in/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = src.List(t.Context(), source.Scope{}, func([]sheaf.Entry) error { return nil })
+	if sheaf.ClassOf(err) != sheaf.Invalid || !strings.Contains(err.Error(), "in/a has no ETag") {
+		t.Errorf("listed with %v", err)
 	}
 }
