@@ -21,7 +21,7 @@ const smokeScale = 0.002
 
 // TestMain is this program's share of the fleet where it is started as one.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == fleetArgument {
+	if len(os.Args) >= 2 && os.Args[1] == fleetArgument {
 		if err := fleetMain(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
