@@ -72,6 +72,9 @@ func (c Config) readable() []sheaf.NodeSource {
 	var all []sheaf.NodeSource
 	for _, r := range c.FileRoots {
 		all = append(all, sheaf.NodeSource{Scheme: "file", Root: r.Path, Shared: r.Shared, Writable: r.Writable})
+		if r.Writable {
+			all = append(all, sheaf.NodeSource{Scheme: "car", Root: r.Path, Shared: r.Shared, Writable: true})
+		}
 	}
 	for _, b := range c.Buckets {
 		all = append(all, sheaf.NodeSource{Scheme: "s3", Root: b.Pattern, Shared: true, Writable: b.Writable})

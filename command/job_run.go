@@ -251,6 +251,9 @@ func (e *env) conclude(w io.Writer, s sheaf.RunSummary) {
 	if s.Published != "" {
 		fmt.Fprintln(w, "published:", printable(s.Published))
 	}
+	if s.PublishedCID != "" {
+		fmt.Fprintln(w, "cid:", printable(s.PublishedCID))
+	}
 	e.failures(w, s)
 	if len(s.Failures) > 0 && !e.ephemeral {
 		e.hint("what they said:  agent job logs %s -failed\nwhy:             agent job explain %s/%d\nrun them again:  agent job retry %s -failed", e.named(s.ID), e.named(s.ID), s.Failures[0].Partitions[0].First, e.named(s.ID))

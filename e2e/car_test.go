@@ -79,20 +79,7 @@ func TestContentAddressed(t *testing.T) {
 	}
 	// What was fetched before is known by its CID; only what was flipped is read from the flipped file.
 	other := strings.ReplaceAll(read(t, job("car://"+filepath.Join(data, "flipped.car"), "/in/*/*.txt")), `"content"`, `"flipped"`)
-	fresh := startDaemon(t, fmt.Sprintf(`ports {
-  http   = %s
-  rpc    = %s
-  gossip = %s
-}
-server {
-  enabled = true
-}
-client {
-  enabled = true
-  drivers = ["exec"]
-  file_root %q {
-  }
-}`, freePort(t), freePort(t), freePort(t), data))
+	fresh := startReader(t, fmt.Sprintf("  file_root %q {\n  }", data))
 	flipped, err := cid.Prefix{Version: 1, Codec: cid.Raw, MhType: 0x12, MhLength: 32}.Sum([]byte("file 17\n"))
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sheaf-run/agent/sheaf"
@@ -92,8 +93,12 @@ func (c *checker) publish(j *sheaf.Job) {
 	to := j.Publish.To
 	c.locationURL("publish.to", "to", to)
 	switch kind := scheme(to); {
-	case kind != "" && kind != "s3" && kind != "file":
-		c.bad("publish.to", fmt.Sprintf("results cannot be published to %s://", kind), "s3:// or file://", `write to = "s3://BUCKET/PREFIX"`)
+	case kind != "" && kind != "s3" && kind != "file" && kind != "car":
+		c.bad("publish.to", fmt.Sprintf("results cannot be published to %s://", kind), "s3://, file:// or car://", `write to = "s3://BUCKET/PREFIX"`)
+	case kind == "car" && strings.Contains(to, "#"):
+		c.bad("publish.to", fmt.Sprintf("to %s holds a #", quoted(to)), "a directory", "write # as %23")
+	case kind == "car" && strings.HasSuffix(strings.TrimSuffix(to, "/"), ".car"):
+		c.bad("publish.to", fmt.Sprintf("to is %s, and each run has a CAR file of its own", quoted(to)), "a directory", "write the directory in which they shall be")
 	case len(j.Outputs) == 0:
 		c.bad("publish", "there is no output to publish", "", "add an output block, or leave publish out")
 	}

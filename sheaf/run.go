@@ -41,20 +41,21 @@ type RunStub struct {
 // RunSummary is a run with what a person asks of it while it goes.
 type RunSummary struct {
 	RunStub
-	Rate      float64         `json:"rate"`              // partitions ended a second, lately
-	ETALow    *Duration       `json:"eta_low,omitempty"` // a range; absent when nothing can be said
-	ETAHigh   *Duration       `json:"eta_high,omitempty"`
-	Bytes     int64           `json:"bytes,omitempty"`      // of the shards, where there is a split
-	Waiting   []string        `json:"waiting,omitempty"`    // what it waits for, in words
-	Slowest   []Partition     `json:"slowest,omitempty"`    // running longest, at most 3
-	Backups   int             `json:"backups,omitempty"`    // second attempts at slow partitions that are under way
-	Failures  []ErrorGroup    `json:"failures,omitempty"`   // grouped by message, at most 10
-	Warnings  []string        `json:"warnings,omitempty"`   // of the split, and of what is compared while it runs
-	Conflict  *OutputConflict `json:"conflict,omitempty"`   // between outputs that are committed, as soon as it is known: the merge will fail of it
-	Unreached int             `json:"unreached,omitempty"`  // committed outputs whose node is gone
-	ResultSHA string          `json:"result_sha,omitempty"` // digest of the sealed result's manifest
-	Published string          `json:"published,omitempty"`  // URL of the published result's manifest
-	Reduce    *Partition      `json:"reduce,omitempty"`     // of a job with one, once its partitions are over; its index is how many these are
+	Rate         float64         `json:"rate"`              // partitions ended a second, lately
+	ETALow       *Duration       `json:"eta_low,omitempty"` // a range; absent when nothing can be said
+	ETAHigh      *Duration       `json:"eta_high,omitempty"`
+	Bytes        int64           `json:"bytes,omitempty"`         // of the shards, where there is a split
+	Waiting      []string        `json:"waiting,omitempty"`       // what it waits for, in words
+	Slowest      []Partition     `json:"slowest,omitempty"`       // running longest, at most 3
+	Backups      int             `json:"backups,omitempty"`       // second attempts at slow partitions that are under way
+	Failures     []ErrorGroup    `json:"failures,omitempty"`      // grouped by message, at most 10
+	Warnings     []string        `json:"warnings,omitempty"`      // of the split, and of what is compared while it runs
+	Conflict     *OutputConflict `json:"conflict,omitempty"`      // between outputs that are committed, as soon as it is known: the merge will fail of it
+	Unreached    int             `json:"unreached,omitempty"`     // committed outputs whose node is gone
+	ResultSHA    string          `json:"result_sha,omitempty"`    // digest of the sealed result's manifest
+	Published    string          `json:"published,omitempty"`     // URL of the published result's manifest, or of the CAR file that it is
+	PublishedCID string          `json:"published_cid,omitempty"` // root of that CAR file
+	Reduce       *Partition      `json:"reduce,omitempty"`        // of a job with one, once its partitions are over; its index is how many these are
 }
 
 // ErrorGroup is the failures that share a cause.

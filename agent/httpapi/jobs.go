@@ -222,7 +222,11 @@ func (a *API) summary(ctx context.Context, in *RunRead) (*Body[sheaf.RunSummary]
 		out.ResultSHA = hex.EncodeToString(r.Result.Digest[:])
 	}
 	if r.Result.Published && r.Job.Publish != nil {
-		out.Published = strings.TrimSuffix(r.Job.Publish.To, "/") + "/" + string(r.ID) + "/manifest.json"
+		folder := strings.TrimSuffix(r.Job.Publish.To, "/") + "/" + string(r.ID)
+		out.Published = folder + "/manifest.json"
+		if c := r.Result.Car; c.Root != "" {
+			out.Published, out.PublishedCID = fmt.Sprintf("%s/%d/result.car", folder, c.Attempt), c.Root
+		}
 	}
 	out.Failures = errorGroups(r, 10)
 	return &Body[sheaf.RunSummary]{headers, out}, nil

@@ -121,7 +121,7 @@ func (m *Merge) write(ctx context.Context, place publish.Place) (*wire.SealResul
 		return nil, err
 	}
 	defer manifest.Close()
-	err = publish.Write(ctx, place, publish.Input{
+	req.Root, err = publish.Write(ctx, place, publish.Input{
 		Run: m.Run, Job: m.Job.Name, Generation: m.Generation, Attempt: m.Attempt, Result: hex.EncodeToString(req.Digest),
 		Manifest: manifest, Open: m.open, Dir: m.Dir,
 		Damaged: func(p sheaf.Part, reason string) {

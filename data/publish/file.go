@@ -21,13 +21,14 @@ import (
 // dirPlace is a directory. Everything goes through its root, so that no link that lies there leads a
 // write out of what the configuration allows.
 type dirPlace struct {
-	root *os.Root
+	root   *os.Root
+	packed bool // a result goes into a CAR file
 
 	mu   sync.Mutex
 	dirs map[string]bool // written to, and not synced
 }
 
-func (c Config) openDir(p string) (Place, error) {
+func (c Config) openDir(p string, packed bool) (Place, error) {
 	for _, allowed := range c.Dirs {
 		if !within(p, allowed) {
 			continue
@@ -48,7 +49,7 @@ func (c Config) openDir(p string) (Place, error) {
 		if err != nil {
 			return nil, failedFile("open "+p, err)
 		}
-		return &dirPlace{root: root, dirs: map[string]bool{".": true}}, nil
+		return &dirPlace{root: root, packed: packed, dirs: map[string]bool{".": true}}, nil
 	}
 	return nil, &sheaf.Error{
 		Class: sheaf.Denied, Field: "publish.to", Msg: fmt.Sprintf("the configuration of this client lets nobody write to %s", p),

@@ -74,14 +74,14 @@ func (c Config) Open(rawURL string) (Place, error) {
 			prefix += "/"
 		}
 		return &bucketPlace{client: client, bucket: bucket, prefix: prefix}, nil
-	case "file":
+	case "file", "car":
 		u, err := url.Parse(rawURL)
 		if err != nil || u.Host != "" && u.Host != "localhost" || !path.IsAbs(u.Path) {
-			return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "publish.to", Msg: fmt.Sprintf("%q is no file URL", rawURL), Hint: "write file:///DIRECTORY"}
+			return nil, &sheaf.Error{Class: sheaf.Invalid, Field: "publish.to", Msg: fmt.Sprintf("%q names no directory", rawURL), Hint: "write " + scheme + ":///DIRECTORY"}
 		}
-		return c.openDir(path.Clean(u.Path))
+		return c.openDir(path.Clean(u.Path), scheme == "car")
 	}
-	return nil, &sheaf.Error{Class: sheaf.Unsupported, Field: "publish.to", Msg: fmt.Sprintf("results cannot be published to %q", rawURL), Hint: "write s3://BUCKET/PREFIX or file:///DIRECTORY"}
+	return nil, &sheaf.Error{Class: sheaf.Unsupported, Field: "publish.to", Msg: fmt.Sprintf("results cannot be published to %q", rawURL), Hint: "write s3://BUCKET/PREFIX, file:///DIRECTORY or car:///DIRECTORY"}
 }
 
 // within reports whether a clean absolute path is a root or lies below it.

@@ -10,6 +10,10 @@
 //	<run>/<attempt>/outputs/<output>/<path>   the files
 //	<run>/<attempt>/result.json               what is put above, as manifest.json, once the result is sealed
 //
+// Below a car:// URL the files are in one CAR file, as <output>/<path>:
+//
+//	<run>/<attempt>/result.car
+//
 // A merge attempt writes below its own number only ([Write]). When the servers have sealed it, what is left
 // is to put the manifest, which needs nothing but the place itself ([Finish]): whoever is asked
 // to does it, any number of times. What other attempts left is deleted by the next attempt, after the manifest was put, and when
@@ -35,6 +39,7 @@ const (
 	stagedName   = "result.json"
 	listName     = "files.jsonl"
 	outputsName  = "outputs"
+	carName      = "result.car"
 )
 
 // format of manifests.
@@ -46,12 +51,14 @@ type Manifest struct {
 	Run        sheaf.RunID `json:"run"`
 	Job        string      `json:"job"`
 	Generation uint32      `json:"generation"`
-	Attempt    uint32      `json:"attempt"`       // of the merge, whose folder holds the files
-	Files      int64       `json:"files"`         // how many
-	Bytes      int64       `json:"bytes"`         // of all of them
-	List       string      `json:"list"`          // of the files, relative to the manifest
-	ListSHA256 string      `json:"list_sha256"`   // hex, of the list
-	Result     string      `json:"result_sha256"` // hex: the digest that the servers sealed
+	Attempt    uint32      `json:"attempt"`        // of the merge, whose folder holds the files
+	Files      int64       `json:"files"`          // how many
+	Bytes      int64       `json:"bytes"`          // of all of them
+	List       string      `json:"list"`           // of the files, relative to the manifest
+	ListSHA256 string      `json:"list_sha256"`    // hex, of the list
+	Result     string      `json:"result_sha256"`  // hex: the digest that the servers sealed
+	Car        string      `json:"car,omitempty"`  // the CAR file that has the files, relative to the manifest
+	Root       string      `json:"root,omitempty"` // of the CAR file: its CID
 }
 
 // File is a line of the list.
@@ -63,7 +70,8 @@ type File struct {
 	SHA256 string `json:"sha256,omitempty"` // hex
 	Mode   uint32 `json:"mode"`             // permission bits
 	Link   string `json:"link,omitempty"`   // of a symbolic link, what it leads to; it has no name
-	Name   string `json:"name,omitempty"`   // of the object, relative to the manifest
+	Name   string `json:"name,omitempty"`   // of the object, relative to the manifest; in a CAR file it has none
+	CID    string `json:"cid,omitempty"`    // in a CAR file
 }
 
 // ErrStale is returned by [Finish] when the manifest of a later generation of the run stands.

@@ -26,6 +26,8 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/sheaf-run/agent/data/publish"
+	"github.com/sheaf-run/agent/data/source"
+	"github.com/sheaf-run/agent/data/source/car"
 	"github.com/sheaf-run/agent/data/source/s3"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -39,17 +41,21 @@ type world struct {
 // worlds are a place of each kind. Of the service's requests every seventh fails.
 func worlds(t *testing.T) map[string]world {
 	dir := filepath.Join(t.TempDir(), "allowed")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(dir, 0o755))
 	conf := publish.Config{Dirs: []string{dir}}
 	onDisk, err := conf.Open("file://" + dir + "/results/here")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { onDisk.Close() })
+	asCars, err := conf.Open("car://" + dir + "/cars")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { asCars.Close() })
 	inBucket, client := bucket(t, 7)
 	return map[string]world{
+		"car":  {asCars, func(t *testing.T) map[string]string { return unpacked(t, dir+"/cars") }},
 		"file": {onDisk, func(t *testing.T) map[string]string { return tree(t, dir+"/results/here") }},
 		"s3":   {inBucket, func(t *testing.T) map[string]string { return objects(t, client, "results/here/") }},
 	}
@@ -107,6 +113,44 @@ func tree(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// unpacked is what lies in a directory, with the files in CAR files behind these one's names and a !.
+func unpacked(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	found := tree(t, dir)
+	for name := range found {
+		if !strings.HasSuffix(name, ".car") {
+			continue
+		}
+		delete(found, name)
+		s, err := car.Opener([]source.Root{{Path: dir}})("car://" + dir + "/" + name)
+		must(t, err)
+		must(t, s.List(t.Context(), source.Scope{}, func(entries []sheaf.Entry) error {
+			for _, e := range entries {
+				if e.Kind != sheaf.EntryFile {
+					continue
+				}
+				f, err := s.Open(t.Context(), e.Path, e.Identity())
+				must(t, err)
+				data, err := io.ReadAll(f)
+				must(t, errors.Join(err, f.Close()))
+				found[name+"!"+e.Path] = string(data)
+			}
+			return nil
+		}))
+		must(t, s.Close())
+	}
+	return found
+}
+
+// put writes a result where the root of a CAR file does not matter.
+func put(ctx context.Context, p publish.Place, in publish.Input) error {
+	if w, ok := p.(world); ok {
+		p = w.Place
+	}
+	_, err := publish.Write(ctx, p, in)
+	return err
 }
 
 func objects(t *testing.T, client *minio.Client, prefix string) map[string]string {
@@ -215,7 +259,11 @@ func (r *result) check(t *testing.T, found map[string]string, attempt uint32) {
 		if x.Path != f.Path || x.Output != "o" || x.Size != f.Size || x.Mode != f.Mode || x.Link != f.Link {
 			t.Errorf("line %d is %+v for %q", i, x, f.Path)
 		}
+		if m.Car != "" {
+			x.Name = m.Car + "!o/" + f.Path
+		}
 		if f.Link != "" {
+			named["r/"+x.Name] = true // in a CAR file it is read as what it leads to
 			continue
 		}
 		var want strings.Builder
@@ -258,7 +306,7 @@ func TestPublish(t *testing.T) {
 			r, ctx := whole(), t.Context()
 			// An attempt that was killed half-way, as an unfinished upload and some objects.
 			must(t, w.Put(ctx, publish.Object{Name: "r/1/outputs/o/half", Size: 1}, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("x")), nil }))
-			must(t, publish.Write(ctx, w, r.input(t, 2)))
+			must(t, put(ctx, w, r.input(t, 2)))
 			found := w.read(t)
 			if found["r/manifest.json"] != "" {
 				t.Error("a manifest is there before it is sealed")
@@ -276,17 +324,17 @@ func TestPublish(t *testing.T) {
 			// A late attempt writes and gives up; it takes nothing with it.
 			late := &result{}
 			late.add(sheaf.File{Path: "late"}, "late")
-			must(t, publish.Write(ctx, w, late.input(t, 1)))
+			must(t, put(ctx, w, late.input(t, 1)))
 			must(t, publish.Discard(ctx, w, "r", 1))
 			must(t, publish.Discard(ctx, w, "r", 2))
 			r.check(t, w.read(t), 2)
 			// A later generation's result takes its place, and nothing of an earlier one does.
 			next := late.input(t, 3)
 			next.Generation = 2
-			must(t, publish.Write(ctx, w, next))
+			must(t, put(ctx, w, next))
 			must(t, publish.Finish(ctx, w, "r", 3, "digest3"))
 			late.check(t, w.read(t), 3)
-			must(t, publish.Write(ctx, w, late.input(t, 2)))
+			must(t, put(ctx, w, late.input(t, 2)))
 			if err := publish.Finish(ctx, w, "r", 2, "digest2"); !errors.Is(err, publish.ErrStale) {
 				t.Errorf("an earlier generation's result: %v", err)
 			}
@@ -303,7 +351,7 @@ func TestSweepWithoutManifest(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			r := &result{}
 			r.add(sheaf.File{Path: "a"}, "a")
-			must(t, publish.Write(t.Context(), w, r.input(t, 4)))
+			must(t, put(t.Context(), w, r.input(t, 4)))
 			must(t, w.Put(t.Context(), publish.Object{Name: "r2/x", Size: 1}, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("x")), nil }))
 			must(t, publish.Sweep(t.Context(), w, "r"))
 			if got := names(w.read(t)); !slices.Equal(got, []string{"r2/x"}) {
@@ -327,7 +375,7 @@ func TestUnfinishedUploads(t *testing.T) {
 	}
 	r := &result{}
 	r.add(sheaf.File{Path: "a"}, "a")
-	must(t, publish.Write(t.Context(), p, r.input(t, 2)))
+	must(t, put(t.Context(), p, r.input(t, 2)))
 	must(t, publish.Finish(t.Context(), p, "r", 2, "digest2"))
 	r.check(t, objects(t, client, "results/here/"), 2)
 }
@@ -337,7 +385,7 @@ func TestUploadOfThePublished(t *testing.T) {
 	p, client := bucket(t, 1<<40)
 	r := &result{}
 	r.add(sheaf.File{Path: "a"}, "a")
-	must(t, publish.Write(t.Context(), p, r.input(t, 1)))
+	must(t, put(t.Context(), p, r.input(t, 1)))
 	_, err := minio.Core{Client: client}.NewMultipartUpload(t.Context(), "out", "results/here/r/1/outputs/o/a", minio.PutObjectOptions{})
 	must(t, err)
 	must(t, publish.Finish(t.Context(), p, "r", 1, "digest1"))
@@ -363,11 +411,11 @@ func TestLateFinish(t *testing.T) {
 			ctx, first, second := t.Context(), &result{}, &result{}
 			first.add(sheaf.File{Path: "a"}, "of the first generation")
 			second.add(sheaf.File{Path: "a"}, "of the second")
-			must(t, publish.Write(ctx, w, first.input(t, 1)))
+			must(t, put(ctx, w, first.input(t, 1)))
 			late := &standing{w, sync.OnceFunc(func() {
 				next := second.input(t, 2)
 				next.Generation = 2
-				must(t, publish.Write(ctx, w, next))
+				must(t, put(ctx, w, next))
 			})}
 			must(t, publish.Finish(ctx, late, "r", 1, "digest1"))
 			found := w.read(t)
@@ -424,7 +472,7 @@ func TestDamagedPart(t *testing.T) {
 				told = reason
 				cancel() // as the servers do: the output is made again, and this attempt is over
 			}
-			if err := publish.Write(ctx, w, in); err == nil {
+			if err := put(ctx, w, in); err == nil {
 				t.Error("it was written")
 			}
 			if !strings.Contains(told, "digest") {
@@ -451,6 +499,9 @@ func TestOpenRefuses(t *testing.T) {
 		"file://elsewhere/x":          sheaf.Invalid,
 		"s3://read/x":                 sheaf.Denied,
 		"https://host/x":              sheaf.Unsupported,
+		"car://" + dir + "/other":     sheaf.Denied,
+		"car://" + dir + "/in/out/x":  sheaf.Unavailable,
+		"car://elsewhere/x":           sheaf.Invalid,
 	} {
 		if p, err := conf.Open(url); err == nil || sheaf.ClassOf(err) != class {
 			t.Errorf("%s: %v, %v", url, p, err)

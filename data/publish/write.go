@@ -55,40 +55,55 @@ type Input struct {
 }
 
 // Write writes all files of a result below the attempt's folder, with their list and manifest, and
-// makes them durable. Nobody sees them before [Finish]. It holds a bounded piece of the manifest.
-func Write(ctx context.Context, p Place, in Input) error {
+// makes them durable. Nobody sees them before [Finish]. It holds a bounded piece of the manifest. Where
+// they go into a CAR file it gives the root of that, and else "".
+func Write(ctx context.Context, p Place, in Input) (root string, err error) {
 	w := writer{place: p, in: &in, dir: attemptDir(in.Run, in.Attempt), hash: sha256.New(), large: make(chan struct{}, largeAtOnce)}
 	if err := clearEarlier(ctx, p, in.Run, in.Attempt); err != nil {
-		return err
+		return "", err
 	}
 	spool, err := os.CreateTemp(in.Dir, "publish-*")
 	if err != nil {
-		return fmt.Errorf("spool the list of files: %w", err)
+		return "", fmt.Errorf("spool the list of files: %w", err)
 	}
 	defer spool.Close()
 	if err := os.Remove(spool.Name()); err != nil {
-		return fmt.Errorf("spool the list of files: %w", err)
+		return "", fmt.Errorf("spool the list of files: %w", err)
 	}
 	list := bufio.NewWriterSize(spool, 256<<10)
-	if err := w.files(ctx, io.MultiWriter(list, w.hash)); err != nil {
-		return err
+	into := io.MultiWriter(list, w.hash)
+	if dir, ok := p.(*dirPlace); ok && dir.packed {
+		root, err = w.pack(ctx, dir, into)
+	} else {
+		err = w.files(ctx, into)
+	}
+	if err != nil {
+		return "", err
 	}
 	if err := list.Flush(); err != nil {
-		return fmt.Errorf("spool the list of files: %w", err)
+		return "", fmt.Errorf("spool the list of files: %w", err)
 	}
-	size, err := spool.Seek(0, io.SeekCurrent)
+	return root, w.manifest(ctx, root, spool)
+}
+
+// manifest writes the list of files, and the manifest that names it.
+func (w *writer) manifest(ctx context.Context, root string, list *os.File) error {
+	size, err := list.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return fmt.Errorf("spool the list of files: %w", err)
 	}
-	name := path.Join(w.dir, listName)
+	name, p, in := path.Join(w.dir, listName), w.place, w.in
 	if err := p.Put(ctx, Object{Name: name, Size: size, Mode: 0o644}, func() (io.ReadCloser, error) {
-		return io.NopCloser(io.NewSectionReader(spool, 0, size)), nil
+		return io.NopCloser(io.NewSectionReader(list, 0, size)), nil
 	}); err != nil {
 		return fmt.Errorf("write the list of files: %w", err)
 	}
 	m := Manifest{
 		Format: format, Run: in.Run, Job: in.Job, Generation: in.Generation, Attempt: in.Attempt, Files: w.count, Bytes: w.bytes,
 		List: w.relative(name), ListSHA256: hex.EncodeToString(w.hash.Sum(nil)), Result: in.Result,
+	}
+	if root != "" {
+		m.Car, m.Root = w.relative(path.Join(w.dir, carName)), root
 	}
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -194,10 +209,7 @@ func (w *writer) each(ctx context.Context, fn func(*sheaf.File) error) error {
 
 // file writes one file and gives its line.
 func (w *writer) file(ctx context.Context, f *sheaf.File) (File, error) {
-	line := File{Output: f.Output, Path: f.Path, Size: f.Size, Mode: f.Mode, Link: f.Link}
-	if !utf8.ValidString(f.Path) {
-		line.Path, line.B64 = "", base64.StdEncoding.EncodeToString([]byte(f.Path))
-	}
+	line := lineOf(f)
 	o := Object{Name: path.Join(w.dir, outputsName, f.Output, plain(f.Path)), Size: f.Size, Mode: fs.FileMode(f.Mode) & fs.ModePerm, Link: f.Link}
 	if f.Link != "" {
 		return line, w.place.Put(ctx, o, nil)
@@ -211,26 +223,47 @@ func (w *writer) file(ctx context.Context, f *sheaf.File) (File, error) {
 		}
 	}
 	line.Name = w.relative(o.Name)
-	since := time.Now()
-	for {
-		var body *joined
-		err := w.place.Put(ctx, o, func() (io.ReadCloser, error) {
-			body = &joined{ctx: ctx, in: w.in, file: f, sum: sha256.New()}
+	var body *joined
+	err := again(ctx, func() error {
+		return w.place.Put(ctx, o, func() (io.ReadCloser, error) {
+			body = w.join(ctx, f)
 			return body, nil
 		})
+	})
+	if err != nil {
+		return line, err
+	}
+	line.SHA256 = hex.EncodeToString(body.sum.Sum(nil))
+	return line, nil
+}
+
+// lineOf is what a file's line says whatever becomes of its bytes.
+func lineOf(f *sheaf.File) File {
+	line := File{Output: f.Output, Path: f.Path, Size: f.Size, Mode: f.Mode, Link: f.Link}
+	if !utf8.ValidString(f.Path) {
+		line.Path, line.B64 = "", base64.StdEncoding.EncodeToString([]byte(f.Path))
+	}
+	return line
+}
+
+// join reads a file.
+func (w *writer) join(ctx context.Context, f *sheaf.File) *joined {
+	return &joined{ctx: ctx, in: w.in, file: f, sum: sha256.New()}
+}
+
+// again tries what reads a file until its bytes can be had.
+func again(ctx context.Context, do func() error) error {
+	for since := time.Now(); ; {
+		err := do()
 		var u *unread
-		if errors.As(err, &u) && ctx.Err() == nil && time.Since(since) < patience {
-			select {
-			case <-ctx.Done():
-			case <-time.After(patiencePause):
-				continue
-			}
+		if !errors.As(err, &u) || ctx.Err() != nil || time.Since(since) >= patience {
+			return err
 		}
-		if err != nil {
-			return line, err
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(patiencePause):
 		}
-		line.SHA256 = hex.EncodeToString(body.sum.Sum(nil))
-		return line, nil
 	}
 }
 

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"data/cache":         {"sheaf", "data/source"},
 	"data/stage":         {"sheaf", "data/source", "data/shard"},
 	"data/output":        {"sheaf", "data/output"},
-	"data/publish":       {"sheaf", "data/source/s3"},
+	"data/publish":       {"sheaf", "data/source/s3", "data/source/car"},
 	"drivers":            {"sheaf", "drivers/driverpb"},
 	"drivers/driverpb":   {},
 	"drivers/plugin":     {"sheaf", "drivers", "drivers/driverpb"},

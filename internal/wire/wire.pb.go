@@ -3047,6 +3047,7 @@ type SealResultRequest struct {
 	Node          string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
 	Session       uint64                 `protobuf:"varint,8,opt,name=session,proto3" json:"session,omitempty"`
 	Published     bool                   `protobuf:"varint,9,opt,name=published,proto3" json:"published,omitempty"` // the result that stands sealed is published; the run is over
+	Root          string                 `protobuf:"bytes,10,opt,name=root,proto3" json:"root,omitempty"`           // CID of the CAR file that it was written to, where it is published as one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3142,6 +3143,13 @@ func (x *SealResultRequest) GetPublished() bool {
 		return x.Published
 	}
 	return false
+}
+
+func (x *SealResultRequest) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
 }
 
 type SealResultResponse struct {
@@ -4836,7 +4844,7 @@ const file_wire_proto_rawDesc = "" +
 	"sealedNode\x12\x1c\n" +
 	"\tunchanged\x18\x0f \x01(\tR\tunchanged\x12\x14\n" +
 	"\x05files\x18\x10 \x01(\x04R\x05files\x12\x14\n" +
-	"\x05bytes\x18\x11 \x01(\x04R\x05bytes\"\xfa\x01\n" +
+	"\x05bytes\x18\x11 \x01(\x04R\x05bytes\"\x8e\x02\n" +
 	"\x11SealResultRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -4848,7 +4856,9 @@ const file_wire_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04node\x18\a \x01(\tR\x04node\x12\x18\n" +
 	"\asession\x18\b \x01(\x04R\asession\x12\x1c\n" +
-	"\tpublished\x18\t \x01(\bR\tpublished\"F\n" +
+	"\tpublished\x18\t \x01(\bR\tpublished\x12\x12\n" +
+	"\x04root\x18\n" +
+	" \x01(\tR\x04root\"F\n" +
 	"\x12SealResultResponse\x120\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x16.sheaf.wire.v1.VerdictR\averdict\"T\n" +
 	"\x12ReadSecretsRequest\x12\x10\n" +

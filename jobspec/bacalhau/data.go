@@ -203,6 +203,9 @@ func (c *converter) outputs(v *value) {
 	}
 }
 
+// carFiles is where results are published that went to an IPFS node: a job file names no place.
+const carFiles = "car:///srv/results"
+
 func (c *converter) publisher(v *value) {
 	p := v.get("Params")
 	switch name := v.get("Type").text(""); {
@@ -210,8 +213,13 @@ func (c *converter) publisher(v *value) {
 	case oneOf(name, "local"), oneOf(name, "s3managed"):
 		c.note(v, "results stay with the cluster anyhow: `agent job results` brings them")
 		p.get("TTL")
+	case oneOf(name, "ipfs", "s3") && len(c.job.Outputs) == 0:
+		c.note(v, "there are no ResultPaths to publish: `agent job logs` has what the task printed")
+		return
 	case oneOf(name, "ipfs"):
-		c.note(v, "results go to no IPFS node: `agent job results` brings them")
+		c.job.Publish = &sheaf.Publish{To: carFiles}
+		c.note(v, "the merged result becomes a CAR file and has a CID, which `agent job status` shows; `ipfs dag import FILE` takes it to a node. "+
+			"%q is a directory of your choice, which a client's configuration allows: `client { file_root %q { writable = true } }`", carFiles, strings.TrimPrefix(carFiles, "car://"))
 	case oneOf(name, "s3"):
 		bucket, key := p.get("Bucket").text(""), p.get("Key")
 		c.reached(p, bucket)

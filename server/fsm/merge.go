@@ -7,12 +7,18 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
+// maxRoot bounds the text of a CID, which takes 59 bytes: a seal stays small.
+const maxRoot = 128
+
 // sealResult is the point of no return: the run's result stands. The run is over, unless its result
 // is published: then it is over when whoever merges says for the second time that it is.
 func (s *step) sealResult(c *SealResult) error {
 	k := c.Request
 	if k == nil || len(k.Digest) != len(table.Digest{}) {
 		return refuse(sheaf.Invalid, "the seal has no digest of 32 bytes")
+	}
+	if len(k.Root) > maxRoot {
+		return refuse(sheaf.Invalid, "the seal has a CID of %d bytes", len(k.Root))
 	}
 	r := s.Run(sheaf.RunID(k.Run))
 	if r == nil {
@@ -44,10 +50,16 @@ func (s *step) sealResult(c *SealResult) error {
 		return nil
 	}
 	row := r.Change()
-	row.Result = state.Result{Sealed: true, Attempt: k.MergeAttempt, Node: n.Number, Digest: table.Digest(k.Digest), Files: k.Files, Bytes: k.Bytes, Published: r.Result.Published}
+	kept := r.Result.Kept()
+	row.Result = state.Result{
+		Sealed: true, Attempt: k.MergeAttempt, Node: n.Number, Digest: table.Digest(k.Digest), Files: k.Files, Bytes: k.Bytes, Published: kept.Published, Car: kept.Car,
+	}
 	s.reply.Verdict = wire.Verdict_VERDICT_COMMITTED
 	if r.Publishes() {
 		row.Result.Publishing, row.DeadlineMs = true, 0
+		if k.Root != "" {
+			row.Result.Car = state.Car{Root: k.Root, Attempt: k.MergeAttempt}
+		}
 		return nil
 	}
 	row.Merge.Active, row.Merge.Done = false, true

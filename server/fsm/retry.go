@@ -214,7 +214,7 @@ func (s *step) begin(r *state.RunTxn) *state.Run {
 	row.Generation++
 	row.Stop, row.Error, row.EndedMs, row.DeadlineMs = state.StopNone, "", 0, 0
 	row.Prepare, row.Lost, row.Conflict = nil, nil, nil
-	row.Result = state.Result{Published: row.Result.Published}
+	row.Result = row.Result.Kept()
 	row.Merge, row.Reduce = state.Exec{Fence: row.Merge.Fence}, row.Reduce.Again()
 	return row
 }

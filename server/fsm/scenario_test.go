@@ -192,6 +192,9 @@ func (s *script) show(id string) string {
 		if r.Result.Published {
 			b.WriteString(", published")
 		}
+		if c := r.Result.Car; c.Root != "" {
+			fmt.Fprintf(&b, " as %s by merge %d", c.Root, c.Attempt)
+		}
 		b.WriteString("\n")
 	}
 	if to := r.Unpublished(); to != "" {

@@ -27,7 +27,7 @@ import (
 //	free N R 0@1 … · gone N R 0@1 …  release
 //	cancel R · retry R failed|lost|1,3-4 · invalidate R 0@1 …
 //	chunk R N ATTEMPT SEQ FIRST COUNT [TEXT] · seal R N ATTEMPT CHUNKS PARTITIONS
-//	sealed R N ATTEMPT [TEXT]      seal the result · published R N ATTEMPT [TEXT]
+//	sealed R N ATTEMPT [TEXT [CID]]  seal the result · published R N ATTEMPT [TEXT]
 //	secret put|grant|reseal|delete NAMESPACE NAME [SEALED] [JOB…]  grant takes no value
 //	prepare-failed R N [invalid] · image R DIGEST · delete R · reap R
 //	change R [held=true|false] [priority=N] [parallelism=N]
@@ -171,7 +171,7 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 			SplitAttempt: number(arg(3)), Chunks: number(arg(4)), Partitions: number(arg(5)), Root: s.root(arg(4))}}}}
 	case "sealed", "published":
 		d := sha256.Sum256([]byte(arg(4)))
-		k := &wire.SealResultRequest{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), MergeAttempt: number(arg(3)), Digest: d[:], Files: 1, Bytes: 2}
+		k := &wire.SealResultRequest{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), MergeAttempt: number(arg(3)), Digest: d[:], Files: 1, Bytes: 2, Root: arg(5)}
 		if r := s.snap().Run(sheaf.RunID(arg(1))); f[0] == "published" && r != nil {
 			k.Published, k.Generation = true, r.Generation
 		}

@@ -21,18 +21,24 @@ func Inputs(j *sheaf.Job) []Input {
 		if i.Source == "" {
 			continue
 		}
-		in = append(in, inputOf(fmt.Sprintf("input %q", i.Name), i.Source))
+		in = append(in, readOf(fmt.Sprintf("input %q", i.Name), i.Source))
 	}
 	return in
+}
+
+// readOf is what reading at a URL asks for. A CAR file is read by who may read the file.
+func readOf(what, rawURL string) Input {
+	x := inputOf(what, rawURL)
+	if x.Scheme == "car" {
+		x.Scheme = "file"
+	}
+	return x
 }
 
 func inputOf(what, rawURL string) Input {
 	x := Input{What: what}
 	if u, err := url.Parse(rawURL); err == nil {
 		x.Scheme, x.Host, x.Path = u.Scheme, u.Host, path.Clean("/"+u.Path)
-		if x.Scheme == "car" { // a file that holds others
-			x.Scheme = "file"
-		}
 		if x.Scheme == "https" { // whose hosts have ports, and are the same in capitals
 			x.Host = strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 		}
@@ -74,7 +80,7 @@ func (x Input) find(n *sheaf.Node, does func(sheaf.NodeSource) bool) (best sheaf
 // liesIn reports whether a source of its scheme holds the input: below a directory, or in a bucket or on a host of a pattern.
 func (x Input) liesIn(s sheaf.NodeSource) bool {
 	switch s.Scheme {
-	case "file":
+	case "file", "car":
 		return within(x.Path, s.Root)
 	case "s3":
 		ok, err := path.Match(s.Root, x.Host)

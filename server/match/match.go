@@ -48,7 +48,7 @@ type Requirement struct {
 func Of(job *sheaf.Job) *Requirement {
 	r := &Requirement{job: job, inputs: Inputs(job)}
 	for _, f := range sheaf.TaskFiles(&job.Task) {
-		r.files = append(r.files, inputOf("the "+f.Argument, f.URL))
+		r.files = append(r.files, readOf("the "+f.Argument, f.URL))
 	}
 	r.everywhere = len(job.Datacenters) == 0 || slices.Contains(job.Datacenters, "*")
 	for _, c := range job.Constraints {

@@ -127,6 +127,7 @@ func TestMergePublishesWhereItMayWrite(t *testing.T) {
 	nodes := []scheduler.Node{
 		node("a", func(n *scheduler.Node) { n.Sources = []sheaf.NodeSource{bucket, own, shared} }), // reads only
 		node("b", writes(own)), node("c", writes(own, shared)), node("d", writes(bucket)),
+		node("e", writes(sheaf.NodeSource{Scheme: "car", Root: "/mnt/cars"})), // c may write there too, and makes no CAR files
 	}
 	for _, c := range []struct {
 		publish string
@@ -135,12 +136,14 @@ func TestMergePublishesWhereItMayWrite(t *testing.T) {
 		says    string
 	}{
 		{publish: "", want: "a"},
-		{publish: "s3://results-1/x", want: "d", says: "3 nodes: may not write to s3://results-1/x"},
-		{publish: "s3://other/x", says: "4 nodes: may not write to"},
+		{publish: "s3://results-1/x", want: "d", says: "4 nodes: may not write to s3://results-1/x"},
+		{publish: "s3://other/x", says: "5 nodes: may not write to"},
 		{publish: "file:///out/x", want: "b"},
 		{publish: "file:///out/x", wrote: "c", want: "c", says: "written by node c"},
 		{publish: "file:///out/x", wrote: "gone", says: "written by node gone"},
 		{publish: "file:///mnt/x", wrote: "gone", want: "c"},
+		{publish: "car:///mnt/cars/x", want: "e"},
+		{publish: "car:///mnt/x", says: "5 nodes: may not write to car:///mnt/x"},
 	} {
 		plan := scheduler.Schedule(scheduler.Request{Job: job(), Kind: scheduler.Merge, Publish: c.publish, Wrote: c.wrote, Nodes: nodes})
 		got := ""

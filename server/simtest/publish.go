@@ -30,13 +30,14 @@ func (c *client) publish(x execution, r *state.Run, result [32]byte) {
 		panic(err)
 	}
 	write := func(ctx context.Context, p publish.Place) error {
-		return publish.Write(ctx, p, publish.Input{
+		_, err := publish.Write(ctx, p, publish.Input{
 			Run: id, Job: r.Job.Name, Generation: generation, Attempt: x.attempt, Result: hex.EncodeToString(result[:]), Manifest: bytes.NewReader(line),
 			Open: func(context.Context, *sheaf.File, sheaf.Part) (io.ReadCloser, error) {
 				return io.NopCloser(strings.NewReader(text)), nil
 			},
 			Damaged: func(p sheaf.Part, reason string) { panic(reason) },
 		})
+		return err
 	}
 	wanted := func() bool { return c.holds(x) }
 	c.do(wanted, write, func(err error) {

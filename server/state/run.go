@@ -176,6 +176,22 @@ type Result struct {
 	// one is: that of this generation, or of an earlier one, since a run is published once.
 	Publishing bool `json:"publishing,omitempty"`
 	Published  bool `json:"published,omitempty"`
+	// Car is the CAR file that the result is published as, if it is: as Published, of this generation or of an earlier one.
+	Car Car `json:"car,omitzero"`
+}
+
+// Kept is what of a result outlives it when the run gets another: a run is published once.
+func (r Result) Kept() Result {
+	if !r.Published {
+		return Result{}
+	}
+	return Result{Published: true, Car: r.Car}
+}
+
+// Car is a CAR file.
+type Car struct {
+	Root    string `json:"root"`    // its CID
+	Attempt uint32 `json:"attempt"` // of the merge that wrote it
 }
 
 // PrepareMark says that preparing a run on a node failed.

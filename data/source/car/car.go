@@ -5,7 +5,8 @@
 //
 // [Write] makes one of files: CIDv1, sha2-256, raw leaves, chunks of 1 MiB, at most 174 links a node, balanced,
 // and directories of more than 256 KiB in shards of 256. So does
-// ipfs add --cid-version=1 --chunker=size-1048576, which gives the same CID.
+// ipfs add --cid-version=1 --chunker=size-1048576, which gives the same CID. A [Writer] makes the same of files that come
+// one by one and are read once, as those of a run's result do.
 package car
 
 import (
