@@ -151,6 +151,12 @@ func startDaemonIn(t *testing.T, dataDir, config string) *agent {
 // of a client's configuration.
 func startReader(t *testing.T, sources string) *agent {
 	t.Helper()
+	return startClient(t, `"exec"`, sources)
+}
+
+// startClient is startReader with other drivers.
+func startClient(t *testing.T, drivers, sources string) *agent {
+	t.Helper()
 	return startDaemon(t, fmt.Sprintf(`ports {
   http   = %s
   rpc    = %s
@@ -161,9 +167,9 @@ server {
 }
 client {
   enabled = true
-  drivers = ["exec"]
+  drivers = [%s]
 %s
-}`, freePort(t), freePort(t), freePort(t), sources))
+}`, freePort(t), freePort(t), freePort(t), drivers, sources))
 }
 
 // freePort is a port below those that the kernel gives to connections: one that retries to reach a

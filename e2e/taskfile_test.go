@@ -41,18 +41,7 @@ func TestTaskFiles(t *testing.T) {
 	write(t, header, "Authorization: Bearer t0ken\n")
 	packed := filepath.Join(data, "site.car")
 	root := strings.TrimSpace(runCLI(t, nil, "input", "pack", site, "-o", packed).stdout)
-	a := startDaemon(t, fmt.Sprintf(`ports {
-  http   = %s
-  rpc    = %s
-  gossip = %s
-}
-server {
-  enabled = true
-}
-client {
-  enabled = true
-  drivers = ["wasm", "containerd"]
-  file_root %q {
+	a := startClient(t, `"wasm", "containerd"`, fmt.Sprintf(`  file_root %q {
   }
   file_root %q {
   }
@@ -69,8 +58,7 @@ client {
   }
   ipfs {
     gateways = [%q]
-  }
-}`, freePort(t), freePort(t), freePort(t), in, data, bucket.URL, ca, header, blockGateway(t, packed)))
+  }`, in, data, bucket.URL, ca, header, blockGateway(t, packed)))
 	job := func(driver, config string) string {
 		return jobspec(t, fmt.Sprintf(`job "copy" {
   input "in" {
@@ -101,6 +89,8 @@ client {
 		"wasm ipfs":         wasm("ipfs://" + root + "/copier.wasm"),
 		"image s3":          archive("s3://data/bin/busybox.tar"),
 		"image https":       archive(web + "/busybox.tar"),
+		"image car":         archive("car://" + packed + "#/busybox.tar"),
+		"image ipfs":        archive("ipfs://" + root + "/busybox.tar"),
 	} {
 		out := filepath.Join(t.TempDir(), "result")
 		if r := a.cli("job", "run", "-o", out, spec); r.code != 0 {
@@ -112,10 +102,13 @@ client {
 	for name, c := range map[string]struct {
 		spec, says string
 	}{
-		"another digest": {wasm(web + "/copier.wasm?v=2#sha256=" + strings.Repeat("0", 64)), strings.Repeat("0", 64)},
-		"a directory":    {wasm("s3://data/bin/"), "a file is needed"},
-		"nothing there":  {wasm(web + "/nothing.wasm"), "nothing.wasm"},
-		"no module":      {wasm("s3://data/bin/busybox.tar"), "no WebAssembly module"},
+		"another digest": {wasm(web + "/copier.wasm?v=2#sha256=" + strings.Repeat("0", 64)),
+			web + "/copier.wasm is sha256:" + hex.EncodeToString(sum[:]) + ", and sha256:" + strings.Repeat("0", 64) + " is wanted"},
+		"another image": {archive(web + "/busybox.tar?v=2#sha256=" + strings.Repeat("0", 64)), web + "/busybox.tar is sha256:"},
+		"no such image": {archive("car://" + packed + "#/nothing.tar"), "nothing.tar"},
+		"a directory":   {wasm("s3://data/bin/"), "a file is needed"},
+		"nothing there": {wasm(web + "/nothing.wasm"), "nothing.wasm"},
+		"no module":     {wasm("s3://data/bin/busybox.tar"), "no WebAssembly module"},
 	} {
 		if r := a.cli("job", "run", c.spec); r.code != 3 || !strings.Contains(r.stdout+r.stderr, c.says) {
 			t.Errorf("%s: exit %d, %s%s", name, r.code, r.stdout, r.stderr)

@@ -111,7 +111,9 @@ func (f *file) ended() error {
 		return io.EOF
 	}
 	if sum := "sha256:" + hex.EncodeToString(f.hash.Sum(nil)); sum != f.entry.Tag {
-		return &sheaf.Error{Class: sheaf.Conflict, Field: "source", Msg: fmt.Sprintf("%s is %s, and %s is wanted", plain(f.url), sum, f.entry.Tag), Err: source.ErrChanged, Hint: "correct the digest, or find out who changed the file"}
+		return &sheaf.Error{ // trying again would find the same
+			Class: sheaf.Invalid, Field: "source", Msg: fmt.Sprintf("%s is %s, and %s is wanted: correct the digest behind #sha256= if this is the file that is meant, or else find out who changed it", plain(f.url), sum, f.entry.Tag),
+		}
 	}
 	return io.EOF
 }

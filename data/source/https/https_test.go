@@ -246,7 +246,7 @@ func TestOneFile(t *testing.T) {
 		}
 	}
 	src := s.open(t, u+"#sha256="+strings.Repeat("ab", 32))
-	if _, err := content(t, src, "a b.txt", ""); sheaf.ClassOf(err) != sheaf.Conflict || !strings.Contains(err.Error(), hex.EncodeToString(sum[:])) {
+	if _, err := content(t, src, "a b.txt", ""); sheaf.ClassOf(err) != sheaf.Invalid || !strings.Contains(err.Error(), hex.EncodeToString(sum[:])) {
 		t.Errorf("another digest: %v", err)
 	}
 }
