@@ -24,32 +24,32 @@ const (
 // input is many empty files, on disk or in a bucket, that jobs read.
 type input struct {
 	what    string
+	files   int
 	source  string // URL
 	client  string // of its configuration, what it reaches the source by
 	sources source.Config
 }
 
-// overInputs measures over the objects of a bucket and over files on disk, of which there are n each.
-func (b *bench) overInputs(ctx context.Context, n int, measure func(*input) error) error {
+// inBucket is n objects of a bucket, which there is until it is closed.
+func inBucket(n int) (*input, func()) {
 	bucket := newBucket(n)
-	defer bucket.Close()
-	if err := measure(&input{
-		what: "objects of a bucket", source: "s3://" + bucketName + "/in/", client: bucket.config(),
+	return &input{
+		what: "objects of a bucket", files: n, source: "s3://" + bucketName + "/in/", client: bucket.config(),
 		sources: source.Config{Others: map[string]source.Opener{"s3": s3.Opener([]s3.Bucket{{Pattern: bucketName, Endpoint: bucket.URL, Region: "us-east-1", PathStyle: true, Anonymous: true}})}},
-	}); err != nil {
-		return fmt.Errorf("a bucket: %w", err)
-	}
+	}, bucket.Close
+}
+
+// onDisk is a million files.
+func (b *bench) onDisk(ctx context.Context) (*input, error) {
+	n := b.scaled(listedObjects)
 	dir, err := b.emptyFiles(ctx, n)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := measure(&input{
-		what: "files on disk", source: "file://" + dir, client: fmt.Sprintf("  file_root %q {}\n", dir),
+	return &input{
+		what: "files on disk", files: n, source: "file://" + dir, client: fmt.Sprintf("  file_root %q {}\n", dir),
 		sources: source.Config{Files: []source.Root{{Path: dir}}},
-	}); err != nil {
-		return fmt.Errorf("files: %w", err)
-	}
-	return nil
+	}, nil
 }
 
 // emptyFiles makes n empty files, once for all parts.
@@ -77,7 +77,7 @@ func (b *bench) emptyFiles(ctx context.Context, n int) (string, error) {
 const filesSuffix = "-files"
 
 // list is how long it takes to list an input, which is all that is done with it.
-func (in *input) list(ctx context.Context, n int) (time.Duration, error) {
+func (in *input) list(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	tree, err := source.OpenTree([]sheaf.Input{{Name: "in", Source: in.source, Mount: "/in"}}, in.sources)
 	if err != nil {
@@ -93,17 +93,17 @@ func (in *input) list(ctx context.Context, n int) (time.Duration, error) {
 		}
 		return nil
 	})
-	if err == nil && files != n {
-		err = fmt.Errorf("%d %s were listed, not %d", files, in.what, n)
+	if err == nil && files != in.files {
+		err = fmt.Errorf("%d %s were listed, not %d", files, in.what, in.files)
 	}
 	return time.Since(began), err
 }
 
-// reading has the agent read a job over an input that does nothing with what it reads.
-func (p *process) reading(ctx context.Context, in *input, batch int, reuse bool) (sheaf.Job, error) {
+// reading has the agent read a job over an input that does nothing with what it reads, and leaves a file for each partition.
+func (p *process) reading(ctx context.Context, in *input, batch int) (sheaf.Job, error) {
 	j, err := p.api.Parse(ctx, api.ParseRequest{HCL: fmt.Sprintf(`
 job "reading" {
-  reuse = %t
+  reuse = true
   input "in" {
     source = %q
     mount  = "/in"
@@ -114,8 +114,15 @@ job "reading" {
   }
   task "noop" {
     driver = "mock"
+    config {
+      outputs = { "/out/done" = "done" }
+    }
   }
-}`, reuse, in.source, batch)})
+  output "out" {
+    path  = "/out"
+    merge = "none"
+  }
+}`, in.source, batch)})
 	if err != nil {
 		return j, fmt.Errorf("read the job: %w", err)
 	}
@@ -125,14 +132,20 @@ job "reading" {
 // listing measures how long a million files are split, and what memory that takes
 // of client and server, which are processes of their own.
 func (b *bench) listing(ctx context.Context) error {
-	return b.overInputs(ctx, b.scaled(listedObjects), func(in *input) error {
+	bucket, done := inBucket(b.scaled(listedObjects))
+	defer done()
+	disk, err := b.onDisk(ctx)
+	if err != nil {
+		return err
+	}
+	for _, in := range []*input{bucket, disk} {
 		for _, batch := range []int{1, 100} {
 			if err := b.splitInput(ctx, in, batch); err != nil {
-				return err
+				return fmt.Errorf("%s: %w", in.what, err)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // splitInput measures the split of one input on agents that were just started.
@@ -143,12 +156,12 @@ func (b *bench) splitInput(ctx context.Context, in *input, batch int) error {
 	}
 	defer server.stop()
 	defer client.stop()
-	job, err := server.reading(ctx, in, batch, true)
+	job, err := server.reading(ctx, in, batch)
 	if err != nil {
 		return err
 	}
-	n := b.scaled(listedObjects)
-	alone, err := in.list(ctx, n)
+	n := in.files
+	alone, err := in.list(ctx)
 	if err != nil {
 		return err
 	}
