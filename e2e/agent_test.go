@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +22,7 @@ import (
 
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/drivers/containerd/containerdtest"
+	"github.com/sheaf-run/agent/e2e/port"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -172,20 +171,14 @@ client {
 }`, freePort(t), freePort(t), freePort(t), drivers, sources))
 }
 
-// freePort is a port below those that the kernel gives to connections: one that retries to reach a
-// port of those can meet itself there, and have it.
+// freePort is a port that no other agent of the tests is given.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for range 1000 {
-		port := strconv.Itoa(10_000 + rand.IntN(20_000))
-		l, err := net.Listen("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			l.Close()
-			return port
-		}
+	at, err := port.Free()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return strconv.Itoa(at)
 }
 
 // start starts the process, also after kill, on the same data directory.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/api"
+	"github.com/sheaf-run/agent/e2e/port"
 )
 
 // stopPatience is how long an agent may take to end when told to.
@@ -114,22 +114,14 @@ func (b *bench) configured(ctx context.Context, role, config string) (*process, 
 	return p, fmt.Sprintf("127.0.0.1:%d", ports[2]), err
 }
 
-// freePorts finds ports that nobody listens on, neither on TCP nor, as gossip
-// needs, on UDP.
+// freePorts finds ports that nobody else is given.
 func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+	ports := make([]int, n)
+	for i := range ports {
+		var err error
+		if ports[i], err = port.Free(); err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close()
-		u, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer u.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
 }
