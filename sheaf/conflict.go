@@ -67,9 +67,7 @@ func (c *OutputConflict) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*c = OutputConflict(v.plain)
-	if v.PathB64 != nil {
-		c.Path = string(v.PathB64)
-	}
+	c.Path = nameOf(c.Path, v.PathB64)
 	return nil
 }
 

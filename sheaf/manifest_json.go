@@ -54,12 +54,7 @@ func (f *File) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*f = File(v.plain)
-	if v.PathB64 != nil {
-		f.Path = string(v.PathB64)
-	}
-	if v.LinkB64 != nil {
-		f.Link = string(v.LinkB64)
-	}
+	f.Path, f.Link = nameOf(f.Path, v.PathB64), nameOf(f.Link, v.LinkB64)
 	return nil
 }
 
@@ -97,10 +92,16 @@ func (p *Part) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*p = Part(v.plain)
-	if v.PathB64 != nil {
-		p.Path = string(v.PathB64)
-	}
+	p.Path = nameOf(p.Path, v.PathB64)
 	return nil
+}
+
+// nameOf is the name that stands as it is or, where it is not UTF-8, in base64.
+func nameOf(plain string, b64 []byte) string {
+	if b64 != nil {
+		return string(b64)
+	}
+	return plain
 }
 
 func appendName(b []byte, key, name string) []byte {

@@ -41,9 +41,9 @@ func processorClock(pid int) int32 {
 	return int32(^pid<<3 | scheduled)
 }
 
-// addCPU adds what the agent and all that it started have used for each of n partitions. Unlike a rate it
+// addCPU adds what the agent and all that it started have used for each of n partitions of a kind. Unlike a rate it
 // is about the same on a busy machine. The agent has been stopped.
-func (b *bench) addCPU(a *process, n int) {
+func (b *bench) addCPU(a *process, kind string, n int) {
 	s := a.cmd.ProcessState
-	b.add(Figure{What: "processor time of all of it for a partition", Value: float64((s.UserTime() + s.SystemTime()).Microseconds()) / float64(n), Unit: "µs", AtMost: true})
+	b.add(Figure{What: "processor time of all of it for a " + kind, Value: float64((s.UserTime() + s.SystemTime()).Microseconds()) / float64(n), Unit: "µs", AtMost: true})
 }

@@ -57,7 +57,7 @@ func (b *bench) exec(ctx context.Context) error {
 		b.add(f)
 	}
 	a.stop()
-	b.addCPU(a, 2*n)
+	b.addCPU(a, "program", 2*n)
 	return nil
 }
 

@@ -131,7 +131,7 @@ func (b *bench) wasm(ctx context.Context) error {
 			Limit: (before + after) / 2, LimitWhat: "wazero alone, all processors",
 			Detail: fmt.Sprintf("%s in %.2f s", amount(float64(n), "partitions"), took.Seconds()),
 		})
-		b.addCPU(a, n+min(n, wasmWarmup))
+		b.addCPU(a, "no-op WebAssembly partition", n+min(n, wasmWarmup))
 		break
 	}
 	return nil
