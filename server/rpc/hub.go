@@ -65,6 +65,7 @@ type Hub struct {
 	HubConfig
 	results *collector
 	verify  *verifier
+	barrier *verifier
 	tokens  *datatoken.Signer // of this term
 
 	mu       sync.Mutex
@@ -84,18 +85,16 @@ var errReplaced = &sheaf.Error{Class: sheaf.Unavailable, Msg: "the node has open
 func NewHub(c HubConfig) *Hub {
 	h := &Hub{HubConfig: c, core: dispatch.New(), sessions: map[sheaf.NodeID]*session{}, tokens: datatoken.NewSigner()}
 	h.results = newCollector(c.Log, c.Observer.Ended, h.answered)
-	h.verify = newVerifier(c.Verify)
+	h.verify, h.barrier = newVerifier("confirm the leadership", c.Verify), newVerifier("wait for what is committed", c.Barrier)
 	return h
 }
 
 // Run commits results and confirms leases until ctx ends, then closes all
 // sessions and waits for them.
 func (h *Hub) Run(ctx context.Context) error {
-	verified := make(chan struct{})
-	go func() {
-		defer close(verified)
-		h.verify.run(ctx)
-	}()
+	var asking sync.WaitGroup
+	asking.Go(func() { h.verify.run(ctx) })
+	asking.Go(func() { h.barrier.run(ctx) })
 	err := h.results.run(ctx)
 	h.mu.Lock()
 	h.closed = true
@@ -104,7 +103,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	h.mu.Unlock()
 	h.serving.Wait()
-	<-verified
+	asking.Wait()
 	return err
 }
 
@@ -316,8 +315,9 @@ func (h *Hub) apply(ctx context.Context, c *fsm.Command) (fsm.Reply, error) {
 	return reply, err
 }
 
-// verifier answers many sessions that ask for a lease with one question to the quorum.
+// verifier answers many sessions that ask the same of the quorum, as a thousand do when a leader is new, with one question.
 type verifier struct {
+	what string
 	ask  func(context.Context) error
 	asks chan chan error
 }
@@ -325,8 +325,8 @@ type verifier struct {
 // verifying is how many sessions may wait to join the next question.
 const verifying = 256
 
-func newVerifier(ask func(context.Context) error) *verifier {
-	return &verifier{ask: ask, asks: make(chan chan error, verifying)}
+func newVerifier(what string, ask func(context.Context) error) *verifier {
+	return &verifier{what: what, ask: ask, asks: make(chan chan error, verifying)}
 }
 
 func (v *verifier) run(ctx context.Context) {
@@ -364,7 +364,7 @@ func (v *verifier) verified(ctx context.Context) error {
 	select {
 	case err := <-c:
 		if err != nil {
-			return fmt.Errorf("confirm the leadership: %w", err)
+			return fmt.Errorf("%s: %w", v.what, err)
 		}
 		return nil
 	case <-ctx.Done():

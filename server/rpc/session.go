@@ -147,7 +147,7 @@ func (s *session) serve(ctx context.Context, st stream, hello *wire.Hello) error
 	if err := h.verify.verified(ctx); err != nil {
 		return err
 	}
-	if err := h.Barrier(ctx); err != nil {
+	if err := h.barrier.verified(ctx); err != nil {
 		return err
 	}
 	snap := h.Snapshot()
