@@ -27,6 +27,9 @@ func (w *world) look() {
 	w.rest, w.again = w.now+pause, w.now+max(pause, plan.Again.Milliseconds())
 	for _, b := range plan.Backups {
 		w.outcome.backups++
+		if b.Instead {
+			w.giveUp(b.Partition)
+		}
 		w.place(b.Partition, w.index(string(b.Node)), true)
 	}
 	back := false
@@ -46,6 +49,20 @@ func (w *world) look() {
 		w.schedule()
 	}
 	w.later(w.again - w.now)
+}
+
+// giveUp ends the second attempt at a task.
+func (w *world) giveUp(task int) {
+	for _, a := range w.tasks[task].attempts {
+		if a.spare {
+			w.outcome.wasted += float64(w.now - a.began)
+			w.paired += float64(w.now - a.began)
+			w.drop(a)
+			w.tasks[task].tried++
+			w.outcome.givenUp++
+			return
+		}
+	}
 }
 
 func (w *world) index(id string) int {
@@ -102,8 +119,14 @@ func (w *world) running() (list []straggler.Running, under, doubles int, extra f
 			continue
 		}
 		if len(list) < straggler.MaxLooked {
-			list = append(list, straggler.Running{Partition: a.task, Attempt: uint32(a.number), Node: w.list[a.node].ID,
-				Age: time.Duration(w.now-a.began) * time.Millisecond, Doubled: len(w.tasks[a.task].attempts) > 1})
+			x := straggler.Running{Partition: a.task, Attempt: uint32(a.number), Node: w.list[a.node].ID,
+				Age: time.Duration(w.now-a.began) * time.Millisecond, Doubled: len(w.tasks[a.task].attempts) > 1}
+			for _, other := range w.tasks[a.task].attempts {
+				if other.spare && other.began >= 0 {
+					x.Second = straggler.Second{Node: w.list[other.node].ID, Age: time.Duration(w.now-other.began) * time.Millisecond, Tried: w.tasks[a.task].tried}
+				}
+			}
+			list = append(list, x)
 		}
 	}
 	return list, under, doubles, extra

@@ -58,7 +58,7 @@ func main() {
 
 func run(out io.Writer, seeds int, plot string) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "LOAD\tMEASURES\tTIMES THE IDEAL\tWORST\tIN VAIN\tWORST\tSIDE BY SIDE\tBACKUPS\tFIRST\tTAKEN BACK\tETA RIGHT AT 25 %\t50 %\t75 %\t90 %\tITS RANGE")
+	fmt.Fprintln(t, "LOAD\tMEASURES\tTIMES THE IDEAL\tWORST\tIN VAIN\tWORST\tSIDE BY SIDE\tWORST\tIN ALL\tWORST\tBACKUPS\tFIRST\tGIVEN UP\tTAKEN BACK\tETA RIGHT AT 25 %\t50 %\t75 %\t90 %\tITS RANGE")
 	for _, l := range loads {
 		var all [][]outcome
 		for m := range measures {
@@ -88,6 +88,9 @@ func (o *outcome) ratio() float64  { return o.makespan / o.ideal() }
 func (o *outcome) inVain() float64 { return o.wasted / o.committed }
 func (o *outcome) side() float64   { return o.paired / (o.committed + o.wasted) }
 
+// inAll is the work of all attempts, beside that of the first ones had they been left to end.
+func (o *outcome) inAll() float64 { return (o.committed + o.wasted) / o.first }
+
 // right reports whether the end came within the range that was foreseen.
 func (o *outcome) right(e eta) bool {
 	left := o.makespan - e.at
@@ -96,11 +99,11 @@ func (o *outcome) right(e eta) bool {
 
 func row(list []outcome) string {
 	n := float64(len(list))
-	var made, won, taken, factor float64
+	var made, won, given, taken, factor float64
 	counts := map[float64]float64{}
 	for i := range list {
 		o := &list[i]
-		made, won, taken = made+float64(o.backups)/n, won+float64(o.won)/n, taken+float64(o.taken)/n
+		made, won, given, taken = made+float64(o.backups)/n, won+float64(o.won)/n, given+float64(o.givenUp)/n, taken+float64(o.taken)/n
 		for _, e := range o.etas {
 			if o.right(e) {
 				counts[e.share]++
@@ -110,8 +113,9 @@ func row(list []outcome) string {
 	}
 	ratio, worst := middle(list, (*outcome).ratio)
 	vain, most := middle(list, (*outcome).inVain)
-	side, _ := middle(list, (*outcome).side)
-	s := fmt.Sprintf("%.3f\t%.3f\t%.1f %%\t%.1f %%\t%.2f %%\t%.0f\t%.0f\t%.0f", ratio, worst, vain*100, most*100, side*100, made, won, taken)
+	side, sideMost := middle(list, (*outcome).side)
+	all, allMost := middle(list, (*outcome).inAll)
+	s := fmt.Sprintf("%.3f\t%.3f\t%.1f %%\t%.1f %%\t%.2f %%\t%.2f %%\t%.3f\t%.3f\t%.0f\t%.0f\t%.0f\t%.0f", ratio, worst, vain*100, most*100, side*100, sideMost*100, all, allMost, made, won, given, taken)
 	for _, share := range etaAt {
 		s += fmt.Sprintf("\t%.0f %%", counts[share]/n*100)
 	}

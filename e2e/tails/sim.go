@@ -42,6 +42,7 @@ type attempt struct {
 type task struct {
 	attempts []*attempt // valid ones
 	fence    int
+	tried    int // second attempts that were given up
 	done     bool
 }
 
@@ -97,6 +98,7 @@ type outcome struct {
 	paired    float64 // ms in which two attempts at one partition ran side by side
 	backups   int
 	won       int // of the backups
+	givenUp   int // of them, for another
 	taken     int // back
 	steps     []step
 	etas      []eta

@@ -62,5 +62,5 @@ func (t *Term) AboutTail(run sheaf.RunID) []string {
 	if r == nil || r.tail.made == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("second attempts were made at %d slow partitions, and %d of these came first", r.tail.made, r.tail.won)}
+	return []string{fmt.Sprintf("%d second attempts were made at slow partitions, and %d of these came first", r.tail.made, r.tail.won)}
 }

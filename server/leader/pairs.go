@@ -20,10 +20,12 @@ type tail struct {
 	head  int
 	// pairs are the second attempts that are valid, as far as is known, by partition.
 	pairs map[uint32]*pair
-	extra time.Duration // in which both of a pair ran that is over
-	made  int           // second attempts, in this term
-	won   int           // of these
-	why   map[uint32]string
+	// gaveUp is how many second attempts were given up for another, by partition that is not over.
+	gaveUp map[uint32]int
+	extra  time.Duration // in which both of a pair ran that is over
+	made   int           // second attempts, in this term
+	won    int           // of these
+	why    map[uint32]string
 }
 
 type began struct {
@@ -48,6 +50,25 @@ func (t *tracker) paired(run sheaf.RunID, b *state.Backup, node sheaf.NodeID, wh
 			r.tail.why[b.Partition] = why
 		}
 	}
+}
+
+// gaveUp notes that the second attempt at a partition was ended for another.
+func (t *tracker) gaveUp(run sheaf.RunID, b *state.Backup, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.run(run)
+	p := r.tail.pairs[b.Partition]
+	if p == nil || p.attempt != b.Attempt {
+		return
+	}
+	if first, ok := r.running[b.Partition]; ok && !p.since.IsZero() {
+		r.tail.extra += now.Sub(later(first.since, p.since))
+	}
+	delete(r.tail.pairs, b.Partition)
+	if r.tail.gaveUp == nil {
+		r.tail.gaveUp = map[uint32]int{}
+	}
+	r.tail.gaveUp[b.Partition]++
 }
 
 // began notes that an attempt runs.
@@ -99,6 +120,7 @@ func (r *runTrack) over(partition, attempt uint32, v wire.Verdict, now time.Time
 	}
 	if first || second && v == wire.Verdict_VERDICT_COMMITTED {
 		delete(r.running, partition)
+		delete(r.tail.gaveUp, partition)
 	}
 }
 
@@ -150,7 +172,7 @@ func (r *runTrack) longest(run *state.Run, most int, now time.Time) (list []stra
 			row := run.Partitions.Row(int(x.partition))
 			if row.State == sheaf.PartitionAssigned && (row.Attempt == x.attempt || t.pairs[x.partition] != nil) {
 				list = append(list, straggler.Running{Partition: int(x.partition), Attempt: x.attempt, Node: is.node,
-					Age: now.Sub(is.since) + reportedAge, Doubled: t.pairs[x.partition] != nil})
+					Age: now.Sub(is.since) + reportedAge, Doubled: t.pairs[x.partition] != nil, Second: t.second(x.partition, now)})
 				continue
 			}
 			delete(r.running, x.partition)
@@ -160,6 +182,15 @@ func (r *runTrack) longest(run *state.Run, most int, now time.Time) (list []stra
 		}
 	}
 	return list
+}
+
+// second is what is known of the second attempt at a partition.
+func (t *tail) second(partition uint32, now time.Time) straggler.Second {
+	p := t.pairs[partition]
+	if p == nil || p.since.IsZero() {
+		return straggler.Second{}
+	}
+	return straggler.Second{Node: p.node, Age: now.Sub(p.since) + reportedAge, Tried: t.gaveUp[partition]}
 }
 
 // reportedAge is about how long an execution has run when its client reports that it does.

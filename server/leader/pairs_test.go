@@ -63,3 +63,44 @@ func TestOrderForgetsWhatEnded(t *testing.T) {
 		t.Errorf("%d run, and the order has %d", len(r.running), len(r.tail.order))
 	}
 }
+
+// TestSecondsAreGivenUp: a second attempt that was slow too counts for what it cost, and the one in its place for itself.
+func TestSecondsAreGivenUp(t *testing.T) {
+	t0 := time.Unix(1_000_000, 0)
+	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }
+	tr := newTracker()
+	start := func(node sheaf.NodeID, attempt uint32, when time.Time) {
+		tr.started(node, &wire.Executions{Run: "r", First: []uint32{4}, Count: []uint32{1}, Attempt: []uint32{attempt}}, when)
+	}
+	second := func(attempt uint32) *state.Backup {
+		return &state.Backup{Run: "r", Partition: 4, Attempt: attempt}
+	}
+	start("a", 1, at(0))
+	tr.paired("r", second(2), "b", "it is slow")
+	tail := &tr.runs["r"].tail
+	if got := tail.second(4, at(5)); got.Age != 0 {
+		t.Errorf("a second attempt that does not run yet: %+v", got)
+	}
+	start("b", 2, at(10))
+	if got := tail.second(4, at(15)); got.Node != "b" || got.Age != 5*time.Second+reportedAge || got.Tried != 0 {
+		t.Errorf("the second attempt: %+v", got)
+	}
+	tr.gaveUp("r", second(7), at(20)) // another
+	if tail.pairs[4] == nil {
+		t.Fatal("one that was not given up is forgotten")
+	}
+	tr.gaveUp("r", second(2), at(20))
+	if tail.pairs[4] != nil || tr.runs["r"].side(at(25)) != 10*time.Second {
+		t.Errorf("given up, and side by side for %v", tr.runs["r"].side(at(25)))
+	}
+	tr.paired("r", second(3), "c", "that was slow too")
+	start("c", 3, at(30))
+	if got := tail.second(4, at(31)); got.Node != "c" || got.Tried != 1 {
+		t.Errorf("the one in its place: %+v", got)
+	}
+	tr.ended(&wire.Results{Run: "r", Node: "c", Partition: []uint32{4}, Attempt: []uint32{3}, DurationMs: []uint32{5000}},
+		&wire.Answers{Verdict: []byte{byte(wire.Verdict_VERDICT_COMMITTED)}}, at(35))
+	if got := tr.runs["r"].side(at(40)); got != 15*time.Second || tail.made != 2 || tail.won != 1 || len(tail.gaveUp)+len(tail.pairs)+len(tr.runs["r"].running) != 0 {
+		t.Errorf("over, side by side for %v, %d made, %d won: %+v", got, tail.made, tail.won, tail)
+	}
+}

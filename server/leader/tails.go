@@ -232,8 +232,41 @@ func (t *Term) tailNodes(snap *state.Snapshot, r *state.Run) []straggler.Node {
 	return list
 }
 
+// giveUp ends the second attempts for which others are made, and leaves out the others where they are over.
+func (t *Term) giveUp(ctx context.Context, snap *state.Snapshot, run sheaf.RunID, backups []straggler.Backup) ([]straggler.Backup, error) {
+	byNode := map[sheaf.NodeID][]*state.Backup{}
+	var made []straggler.Backup
+	for _, b := range backups {
+		if b.Instead {
+			x := snap.Backup(run, b.Partition)
+			if x == nil {
+				continue
+			}
+			n := snap.NodeByNumber(x.Node)
+			if n == nil || n.ID == b.Node {
+				continue
+			}
+			byNode[n.ID] = append(byNode[n.ID], x)
+		}
+		made = append(made, b)
+	}
+	for node, seconds := range byNode {
+		if err := t.hub.GiveUp(ctx, run, node, seconds); err != nil {
+			return nil, err
+		}
+		for _, x := range seconds {
+			t.track.gaveUp(run, x, time.Now())
+		}
+	}
+	return made, nil
+}
+
 // backUp places second attempts.
 func (t *Term) backUp(ctx context.Context, snap *state.Snapshot, run sheaf.RunID, backups []straggler.Backup) error {
+	backups, err := t.giveUp(ctx, snap, run, backups)
+	if err != nil || len(backups) == 0 {
+		return err
+	}
 	byNode := map[sheaf.NodeID]sheaf.Ranges{}
 	for _, b := range backups {
 		byNode[b.Node] = byNode[b.Node].Union(sheaf.Ranges{{First: b.Partition, Last: b.Partition}})

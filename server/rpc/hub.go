@@ -243,6 +243,25 @@ func (h *Hub) Free(ctx context.Context, node sheaf.NodeID) error {
 	for r := range snap.LiveRuns() {
 		free = append(free, snap.ValidOn(r, n.Number)...)
 	}
+	return h.free(ctx, n, free)
+}
+
+// GiveUp ends second attempts of a run, by partition, at no cost to it, and has the node end them.
+func (h *Hub) GiveUp(ctx context.Context, run sheaf.RunID, node sheaf.NodeID, seconds []*state.Backup) error {
+	snap := h.Snapshot()
+	r, n := snap.Run(run), snap.Node(node)
+	if r == nil || n == nil {
+		return nil
+	}
+	e := &wire.Executions{Run: string(run), Generation: r.Generation, Kind: wire.Kind_KIND_PARTITION}
+	for _, b := range seconds {
+		state.AppendExecution(e, int(b.Partition), b.Attempt)
+	}
+	return h.free(ctx, n, []*wire.Executions{e})
+}
+
+func (h *Hub) free(ctx context.Context, n *state.Node, free []*wire.Executions) error {
+	node := n.ID
 	for _, c := range dispatch.Free(node, n.Session, free) {
 		reply, err := h.apply(ctx, &fsm.Command{Body: &fsm.Command_Release{Release: c}})
 		if err != nil {

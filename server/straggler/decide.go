@@ -29,6 +29,9 @@ const (
 	hopeless = 80
 	// leastWait is how long what waits at a node must be expected to wait before it is taken back.
 	leastWait = 250 * time.Millisecond
+	// maxTries is how many second attempts there may be at one partition, one after the other: where several
+	// nodes are slow with it, it is the partition that is slow.
+	maxTries = 3
 	// MaxLooked is how many running partitions, the longest first, are looked at.
 	MaxLooked = 1024
 )
@@ -41,6 +44,14 @@ type Running struct {
 	Age       time.Duration
 	Class     uint8 // of its shard
 	Doubled   bool  // the partition has a second valid attempt
+	Second    Second
+}
+
+// Second is the second attempt at a partition that has one.
+type Second struct {
+	Node  sheaf.NodeID
+	Age   time.Duration // 0 where it is not known to run
+	Tried int           // second attempts that were given up for it
 }
 
 // Node is a node that may have work of the run.
@@ -82,6 +93,7 @@ type Request struct {
 type Backup struct {
 	Partition int
 	Node      sheaf.NodeID
+	Instead   bool // of the one that the partition has, which is to be ended
 	Why       string
 }
 
@@ -197,7 +209,7 @@ func (s *Sketch) mean() float64 {
 // slow is something that runs and how much longer it is expected to, beside a second attempt.
 type slow struct {
 	*Running
-	left, anew float64 // ms
+	age, left, anew float64 // ms; of a pair, those of the younger
 	// hopeless says that a second attempt is worth it even instead of other work.
 	hopeless bool
 }
@@ -212,7 +224,8 @@ func slowest(r *Request) (list []slow, next time.Duration) {
 	var typical [classes]float64
 	for i := range r.Running {
 		x := &r.Running[i]
-		if x.Doubled {
+		age, ok := x.judged()
+		if !ok {
 			continue
 		}
 		c := min(x.Class, classes-1)
@@ -220,7 +233,7 @@ func slowest(r *Request) (list []slow, next time.Duration) {
 			known[c] = r.Durations.of(c)
 			typical[c] = max(known[c].quantile(0.5), 1)
 		}
-		e, age, anew := known[c], float64(x.Age.Milliseconds()), typical[c]
+		e, anew := known[c], typical[c]
 		if from := max(timesTypical*anew, float64(leastAge.Milliseconds())); age < from {
 			next = sooner(next, from-age)
 			continue
@@ -228,15 +241,24 @@ func slowest(r *Request) (list []slow, next time.Duration) {
 		left := e.remaining(age)
 		switch {
 		case left >= hopeless*anew:
-			list = append(list, slow{x, left, anew, true})
+			list = append(list, slow{x, age, left, anew, true})
 		case left >= gain*anew && r.Pending == 0:
-			list = append(list, slow{x, left, anew, false})
+			list = append(list, slow{x, age, left, anew, false})
 		default:
 			next = sooner(next, age/4) // what is left of it grows with its age, where it grows at all
 		}
 	}
 	slices.SortStableFunc(list, func(a, b slow) int { return cmp.Compare(b.left/b.anew, a.left/a.anew) })
 	return list, next
+}
+
+// judged is the age in ms by which it is told whether another attempt is worth it: that of the only one, and of the
+// younger of a pair. The first of a pair is never given up: where the partition itself is slow, it is the nearest to its end.
+func (x *Running) judged() (ms float64, ok bool) {
+	if !x.Doubled {
+		return float64(x.Age.Milliseconds()), true
+	}
+	return float64(min(x.Age, x.Second.Age).Milliseconds()), x.Second.Age > 0 && x.Second.Tried+1 < maxTries
 }
 
 // leastAgain bounds how often a run is looked at for its age alone.
@@ -251,7 +273,8 @@ func sooner(next time.Duration, ms float64) time.Duration {
 	return min(d, next)
 }
 
-// backups places second attempts within the bound on extra work.
+// backups places second attempts within the bound on extra work: what pairs have cost, and each that there is then is
+// expected to cost yet. One pair may always be, but not for its second to be given up.
 func backups(r *Request, list []slow, nodes []Node, free []sheaf.NodeID, p *Plan) {
 	work := r.Durations.SumMs()
 	for i := range r.Running {
@@ -259,31 +282,34 @@ func backups(r *Request, list []slow, nodes []Node, free []sheaf.NodeID, p *Plan
 	}
 	extra, doubles := float64(r.Extra.Milliseconds()), r.Doubles
 	for _, x := range list {
-		age := float64(x.Age.Milliseconds())
-		if doubles > 0 && extra+float64(doubles+1)*x.anew > MaxExtra*work {
-			p.Again = sooner(p.Again, max(age/8, x.anew/2)) // unless an end comes first
+		then := doubles + 1
+		if x.Doubled {
+			then = doubles
+		}
+		if doubles > 0 && extra+float64(then)*x.anew > MaxExtra*work {
+			p.Again = sooner(p.Again, max(x.age/8, x.anew/2)) // unless an end comes first
 			return
 		}
 		var to sheaf.NodeID
 		if to, free = elsewhere(x, nodes, free); to == "" {
-			p.Again = sooner(p.Again, age/4) // unless a slot becomes free first
+			p.Again = sooner(p.Again, x.age/4) // unless a slot becomes free first
 			continue
 		}
-		doubles++
-		p.Backups = append(p.Backups, Backup{Partition: x.Partition, Node: to, Why: because(x)})
+		doubles = then
+		p.Backups = append(p.Backups, Backup{Partition: x.Partition, Node: to, Instead: x.Doubled, Why: because(x)})
 	}
 }
 
 // elsewhere is another node with a slot to spare; for what is hopeless, any other node.
 func elsewhere(x slow, nodes []Node, free []sheaf.NodeID) (sheaf.NodeID, []sheaf.NodeID) {
 	for i, n := range free {
-		if n != x.Node {
+		if x.elsewhere(n) {
 			return n, slices.Delete(free, i, i+1)
 		}
 	}
 	var best *Node
 	for i := range nodes {
-		if n := &nodes[i]; x.hopeless && n.Able && n.ID != x.Node && (best == nil || better(n, best) < 0) {
+		if n := &nodes[i]; x.hopeless && n.Able && x.elsewhere(n.ID) && (best == nil || better(n, best) < 0) {
 			best = n
 		}
 	}
@@ -293,8 +319,17 @@ func elsewhere(x slow, nodes []Node, free []sheaf.NodeID) (sheaf.NodeID, []sheaf
 	return best.ID, free
 }
 
+// elsewhere reports whether the partition has no attempt on that node.
+func (x *Running) elsewhere(n sheaf.NodeID) bool {
+	return n != x.Node && !(x.Doubled && n == x.Second.Node)
+}
+
 func because(x slow) string {
-	return fmt.Sprintf("it had been running for %v on node %s, and half of its like took under %v", rounded(float64(x.Age.Milliseconds())), x.Node, rounded(x.anew))
+	what, node, age := "it", x.Node, x.Age
+	if x.Doubled {
+		what, node, age = "the second attempt before this one", x.Second.Node, x.Second.Age
+	}
+	return fmt.Sprintf("%s had been running for %v on node %s, and half of its like took under %v", what, rounded(float64(age.Milliseconds())), node, rounded(x.anew))
 }
 
 // rounded is a duration in ms as people say it.

@@ -29,6 +29,13 @@ func running(node string, partition int, age time.Duration) straggler.Running {
 	return straggler.Running{Partition: partition, Attempt: 1, Node: sheaf.NodeID(node), Age: age}
 }
 
+// paired has run on node a for so long, and its second attempt on b, after so many that were given up.
+func paired(first, second time.Duration, tried int) straggler.Running {
+	x := running("a", 1, first)
+	x.Doubled, x.Second = true, straggler.Second{Node: "b", Age: second, Tried: tried}
+	return x
+}
+
 // idle are nodes with so many slots and nothing of the run, busy ones with all they can have and as much again.
 func idle(names ...string) (list []straggler.Node) {
 	for _, n := range names {
@@ -56,6 +63,12 @@ func TestWhatIsSlowGetsABackup(t *testing.T) {
 		{"nothing is slow", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{running("a", 1, 11*time.Second)}}, idle("b"), ""},
 		{"far beyond all others", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{running("a", 1, 50*time.Second)}}, idle("b"), "1@b"},
 		{"not on its own node", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{running("a", 1, 50*time.Second)}}, idle("a"), ""},
+		{"its second is slow too", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{paired(20*time.Minute, 2*time.Minute, 0)}, Doubles: 1}, idle("a", "b", "c"), "1@c instead"},
+		{"its second is not slow yet", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{paired(20*time.Minute, 15*time.Second, 0)}, Doubles: 1}, idle("c"), ""},
+		{"its second is not known to run", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{paired(20*time.Minute, 0, 0)}, Doubles: 1}, idle("c"), ""},
+		{"three nodes were slow with it", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{paired(20*time.Minute, 2*time.Minute, 2)}, Doubles: 1}, idle("c"), ""},
+		{"no third node", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{paired(20*time.Minute, 2*time.Minute, 0)}, Doubles: 1}, idle("a", "b"), ""},
+		{"a second is given up within the bound only", straggler.Request{Durations: took(times(20, 10_000)...), Running: []straggler.Running{paired(3*time.Minute, 2*time.Minute, 0)}, Doubles: 1, Extra: 2 * time.Minute}, idle("c"), ""},
 		{"it has one", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{{Partition: 1, Node: "a", Age: time.Minute, Doubled: true}}, Doubles: 1}, idle("b"), ""},
 		{"no slot is free", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{running("a", 1, time.Minute)}}, busy("b"), ""},
 		{"hopeless, and no slot is free", straggler.Request{Durations: tenSeconds, Running: []straggler.Running{running("a", 1, time.Hour)}}, busy("a", "b"), "1@b"},
@@ -76,8 +89,12 @@ func TestWhatIsSlowGetsABackup(t *testing.T) {
 		p := straggler.Decide(c.r)
 		var got []string
 		for _, b := range p.Backups {
-			got = append(got, fmt.Sprintf("%d@%s", b.Partition, b.Node))
-			if !strings.Contains(b.Why, "it had been running for") {
+			at, why := fmt.Sprintf("%d@%s", b.Partition, b.Node), "it had been running for"
+			if b.Instead {
+				at, why = at+" instead", "the second attempt before this one had been running for 2m0s on node b"
+			}
+			got = append(got, at)
+			if !strings.Contains(b.Why, why) {
 				t.Errorf("%s: why: %q", c.name, b.Why)
 			}
 		}
@@ -160,6 +177,8 @@ func TestDecisionsKeepTheirBounds(t *testing.T) {
 			x := running(fmt.Sprint("n", rapid.IntRange(0, 12).Draw(t, "at")), i, time.Duration(rapid.IntRange(0, 1<<24).Draw(t, "age"))*time.Millisecond)
 			if x.Doubled = rapid.IntRange(0, 9).Draw(t, "doubled") == 0; x.Doubled {
 				r.Doubles++
+				x.Second = straggler.Second{Node: sheaf.NodeID(fmt.Sprint("n", rapid.IntRange(0, 12).Draw(t, "second at"))),
+					Age: time.Duration(rapid.IntRange(0, 1<<24).Draw(t, "second age")) * time.Millisecond, Tried: rapid.IntRange(0, 3).Draw(t, "tried")}
 			}
 			work += float64(x.Age.Milliseconds())
 			r.Running = append(r.Running, x)
@@ -178,7 +197,8 @@ func TestDecisionsKeepTheirBounds(t *testing.T) {
 			at := slices.IndexFunc(r.Running, func(x straggler.Running) bool { return x.Partition == b.Partition })
 			x := r.Running[at]
 			to := nodes[slices.IndexFunc(nodes, func(n straggler.Node) bool { return n.ID == b.Node })]
-			if seen[b.Partition] || x.Doubled || b.Node == x.Node || !to.Able || x.Age < time.Second {
+			if seen[b.Partition] || x.Doubled != b.Instead || b.Node == x.Node || !to.Able || x.Age < time.Second ||
+				b.Instead && (b.Node == x.Second.Node || x.Second.Age < time.Second || x.Second.Tried > 1) {
 				t.Fatalf("%+v for %+v on %+v", b, x, to)
 			}
 			seen[b.Partition] = true
