@@ -38,6 +38,8 @@ func (e *env) nodeList() *cobra.Command {
 					status += ", empty"
 				case !n.Eligible:
 					status += ", ineligible"
+				case n.Avoided != "":
+					status += ", avoided"
 				}
 				rows = append(rows, []string{fmt.Sprintf("%.8s", n.ID), n.Name, status, fmt.Sprintf("%d MHz", n.Resources.CPU), mib(n.Resources.Memory), healthy(n)})
 			}
@@ -82,6 +84,9 @@ func (e *env) nodeStatus() *cobra.Command {
 				{"id", string(n.ID)}, {"name", n.Name}, {"status", string(n.Status)}, {"eligible", fmt.Sprint(n.Eligible)},
 				{"datacenter", n.Datacenter}, {"class", n.Class}, {"address", n.Address}, {"session", fmt.Sprint(n.Session)},
 				{"cpu", fmt.Sprintf("%d MHz", n.Resources.CPU)}, {"memory", mib(n.Resources.Memory)}, {"disk", mib(n.Resources.Disk)}, {"pids", fmt.Sprint(n.Resources.Pids)},
+			}
+			if n.Avoided != "" {
+				rows = append(rows, []string{"avoided", "others are preferred: " + n.Avoided})
 			}
 			if n.Drain != nil {
 				p, _, err := client.DrainProgress(c.Context(), string(n.ID), api.Read{})

@@ -168,6 +168,8 @@ type API interface {
 	CancelDrain(ctx context.Context, id sheaf.NodeID) (index uint64, err error)
 	// DrainProgress says how far the emptying of a node is.
 	DrainProgress(id sheaf.NodeID) (sheaf.DrainProgress, error)
+	// Avoided says of nodes to which others are preferred, since too much fails there, why; none on followers.
+	Avoided() map[sheaf.NodeID]string
 	// Purge forgets a node that is down; with force although outputs lie only there.
 	Purge(ctx context.Context, id sheaf.NodeID, force bool) (index uint64, err error)
 	// PutSecret makes a secret, or gives it a new value; no jobs keep the grants that are there,

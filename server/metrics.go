@@ -12,6 +12,7 @@ var (
 	metricIndex   = prometheus.NewDesc("sheaf_server_applied_index", "Raft index of the newest entry applied here.", nil, nil)
 	metricNodes   = prometheus.NewDesc("sheaf_server_nodes", "Nodes by status.", []string{"status"}, nil)
 	metricRuns    = prometheus.NewDesc("sheaf_server_live_runs", "Runs that are not over.", nil, nil)
+	metricAvoided = prometheus.NewDesc("sheaf_server_nodes_avoided", "Nodes to which others are preferred, since too much fails there; on the leader.", nil, nil)
 	metricAside   = prometheus.NewDesc("sheaf_server_evaluations_laid_aside", "Evaluations that failed too often; on the leader.", nil, nil)
 	metricResults = prometheus.NewDesc("sheaf_server_results_total", "Results answered in this term by outcome; on the leader.", []string{"outcome"}, nil)
 )
@@ -23,7 +24,7 @@ type collector struct{ s *Server }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricLeader, metricIndex, metricNodes, metricRuns, metricAside, metricResults} {
+	for _, d := range []*prometheus.Desc{metricLeader, metricIndex, metricNodes, metricRuns, metricAvoided, metricAside, metricResults} {
 		out <- d
 	}
 }
@@ -53,6 +54,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	gauge(metricLeader, 1)
+	gauge(metricAvoided, len(t.Avoided()))
 	gauge(metricAside, len(t.Dead()))
 	committed, failed := t.Results()
 	out <- prometheus.MustNewConstMetric(metricResults, prometheus.CounterValue, float64(committed), "committed")

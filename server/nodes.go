@@ -43,6 +43,14 @@ func (s *Server) changeNode(ctx context.Context, c *fsm.ChangeNode) (uint64, err
 	return done.Index, err
 }
 
+// Avoided implements API.
+func (s *Server) Avoided() map[sheaf.NodeID]string {
+	if t := s.term.Load(); t != nil {
+		return t.Avoided()
+	}
+	return nil
+}
+
 // DrainProgress implements API. What it waits for only the leader knows.
 func (s *Server) DrainProgress(id sheaf.NodeID) (sheaf.DrainProgress, error) {
 	snap := s.store.Snapshot()

@@ -28,6 +28,9 @@ type Node struct {
 	Sources    []NodeSource      `json:"sources,omitempty"`
 	Registered time.Time         `json:"registered"`
 	Drain      *NodeDrain        `json:"drain,omitempty"` // nil unless it is being emptied, or was
+	// Avoided is why others are preferred to it at present, in words; empty where they are not. Only the leader knows, and only its
+	// answers say so: it is in no state.
+	Avoided string `json:"avoided,omitempty"`
 }
 
 // NodeDrain is the emptying of a node: it gets nothing new, what runs there

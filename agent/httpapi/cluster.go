@@ -20,9 +20,12 @@ func (a *API) listNodes(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	avoided := a.Server.Avoided()
 	nodes := func(yield func(sheaf.Node) bool) {
 		for n := range snap.Nodes() {
-			if !yield(n.Node) {
+			node := n.Node
+			node.Avoided = avoided[n.ID]
+			if !yield(node) {
 				return
 			}
 		}

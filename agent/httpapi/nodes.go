@@ -52,7 +52,9 @@ func (a *API) getNode(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return &Body[sheaf.Node]{headers, n.Node}, nil
+	node := n.Node
+	node.Avoided = a.Server.Avoided()[n.ID]
+	return &Body[sheaf.Node]{headers, node}, nil
 }
 
 func (a *API) drainProgress(ctx context.Context, in *struct {

@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"server/match":       {"sheaf"},
 	"server/scheduler":   {"sheaf", "server/match"},
 	"server/straggler":   {"sheaf"},
+	"server/blame":       {"sheaf"},
 	"server/state":       {"sheaf", "server/state", "internal/wire"},
 	"server/reuse":       {"sheaf", "data/shard", "server/state"},
 	"server/provenance":  {"sheaf", "data/shard", "server/state"},
@@ -160,7 +161,7 @@ func TestPureParts(t *testing.T) {
 	forbidden := []string{"net", "net/http", "os", "os/exec", "math/rand", "math/rand/v2", "google.golang.org/grpc"}
 	for _, p := range packages(t) {
 		from := strings.TrimPrefix(p.ImportPath, module)
-		if from != "sheaf" && from != "data/shard" && from != "server/match" && from != "server/scheduler" && from != "server/straggler" && from != "server/fsm" && from != "server/dispatch" {
+		if from != "sheaf" && from != "data/shard" && from != "server/match" && from != "server/scheduler" && from != "server/straggler" && from != "server/blame" && from != "server/fsm" && from != "server/dispatch" {
 			continue
 		}
 		for _, imp := range p.Imports {

@@ -178,6 +178,8 @@ func TestEmptiedNode(t *testing.T) {
 	c.do(&fsm.Command{Body: &fsm.Command_MoveOutputs{MoveOutputs: &fsm.MoveOutputs{From: "n1", To: "n2", Outputs: move}}})
 	c.do(&fsm.Command{Body: &fsm.Command_MoveOutputs{MoveOutputs: &fsm.MoveOutputs{From: "n1", To: "n2", Outputs: move}}}) // moves none
 	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_EndDrain_{EndDrain: &fsm.ChangeNode_EndDrain{}}})
+	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_Tell_{Tell: &fsm.ChangeNode_Tell{Avoided: true, Reason: "too much fails there"}}})
+	change(&fsm.ChangeNode{Change: &fsm.ChangeNode_Tell_{Tell: &fsm.ChangeNode_Tell{}}})
 	events, _, _ := c.log.Since(5, sheaf.Topics, 1000)
 	want := strings.TrimLeft(`
 6 node NodeDraining n1 was=ready status=ready reason=host-n1
@@ -189,6 +191,8 @@ func TestEmptiedNode(t *testing.T) {
 10 node NodeIneligible n1 was=ready status=ready reason=host-n1
 11 partition OutputsMoved r node=n2 status=succeeded partitions=0-1 reason=from node n1 count=2
 13 node NodeDrained n1 was=ready status=ready reason=host-n1
+14 node NodeAvoided n1 status=ready reason=too much fails there
+15 node NodeRecovered n1 status=ready
 `, "\n")
 	if got := trace(events); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)

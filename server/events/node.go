@@ -3,6 +3,7 @@ package events
 import (
 	stdtime "time"
 
+	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -47,6 +48,19 @@ func (d *derived) node(before, after *state.Node) {
 			tell("NodeIneligible")
 		}
 	}
+}
+
+// told tells what the leader has seen of a client.
+func (d *derived) told(c *fsm.ChangeNode) {
+	n, tell := d.after.Node(sheaf.NodeID(c.Node)), c.GetTell()
+	if n == nil || tell == nil {
+		return
+	}
+	e := sheaf.Event{Topic: sheaf.TopicNode, Type: "NodeRecovered", Key: string(n.ID), Node: n.ID, Status: string(n.Status), Reason: tell.Reason}
+	if tell.Avoided {
+		e.Type = "NodeAvoided"
+	}
+	d.add(e)
 }
 
 // draining reports whether a node is being emptied.

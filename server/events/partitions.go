@@ -48,6 +48,8 @@ func (d *derived) command(a fsm.Applied) {
 			event.Count = a.Reply.Adopted
 			d.add(event)
 		}
+	case *fsm.Command_ChangeNode:
+		d.told(c.ChangeNode)
 	case *fsm.Command_SetOperator:
 		d.add(sheaf.Event{Topic: sheaf.TopicOperator, Type: "OperatorSettingsChanged", Key: "autopilot"})
 	case *fsm.Command_InvalidateOutput:

@@ -2084,6 +2084,7 @@ type ChangeNode struct {
 	//	*ChangeNode_Drain_
 	//	*ChangeNode_EndDrain_
 	//	*ChangeNode_Purge_
+	//	*ChangeNode_Tell_
 	Change        isChangeNode_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2160,6 +2161,15 @@ func (x *ChangeNode) GetPurge() *ChangeNode_Purge {
 	return nil
 }
 
+func (x *ChangeNode) GetTell() *ChangeNode_Tell {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeNode_Tell_); ok {
+			return x.Tell
+		}
+	}
+	return nil
+}
+
 type isChangeNode_Change interface {
 	isChangeNode_Change()
 }
@@ -2176,11 +2186,17 @@ type ChangeNode_Purge_ struct {
 	Purge *ChangeNode_Purge `protobuf:"bytes,4,opt,name=purge,proto3,oneof"`
 }
 
+type ChangeNode_Tell_ struct {
+	Tell *ChangeNode_Tell `protobuf:"bytes,5,opt,name=tell,proto3,oneof"`
+}
+
 func (*ChangeNode_Drain_) isChangeNode_Change() {}
 
 func (*ChangeNode_EndDrain_) isChangeNode_Change() {}
 
 func (*ChangeNode_Purge_) isChangeNode_Change() {}
+
+func (*ChangeNode_Tell_) isChangeNode_Change() {}
 
 // MoveOutputs says that another node has copies of committed outputs, and is
 // where they are from now on. Those that lie elsewhere, or of which another
@@ -2863,6 +2879,59 @@ func (x *ChangeNode_Purge) GetForce() bool {
 	return false
 }
 
+// Tell changes nothing: it is an event, of what the leader has seen of the node.
+type ChangeNode_Tell struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Avoided       bool                   `protobuf:"varint,1,opt,name=avoided,proto3" json:"avoided,omitempty"` // others are preferred to it from now on, or no more
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNode_Tell) Reset() {
+	*x = ChangeNode_Tell{}
+	mi := &file_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNode_Tell) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNode_Tell) ProtoMessage() {}
+
+func (x *ChangeNode_Tell) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNode_Tell.ProtoReflect.Descriptor instead.
+func (*ChangeNode_Tell) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{25, 3}
+}
+
+func (x *ChangeNode_Tell) GetAvoided() bool {
+	if x != nil {
+		return x.Avoided
+	}
+	return false
+}
+
+func (x *ChangeNode_Tell) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Source is ranges of partitions of one earlier run: element i of the columns is partitions
 // first[i] .. first[i]+count[i]-1, made as made_as[i] and on.
 type AdoptOutputs_Source struct {
@@ -2877,7 +2946,7 @@ type AdoptOutputs_Source struct {
 
 func (x *AdoptOutputs_Source) Reset() {
 	*x = AdoptOutputs_Source{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +2958,7 @@ func (x *AdoptOutputs_Source) String() string {
 func (*AdoptOutputs_Source) ProtoMessage() {}
 
 func (x *AdoptOutputs_Source) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,20 +3158,24 @@ const file_command_proto_rawDesc = "" +
 	"\x11max_trailing_logs\x18\x04 \x01(\x04R\x0fmaxTrailingLogs\x12\x1d\n" +
 	"\n" +
 	"min_quorum\x18\x05 \x01(\rR\tminQuorum\x126\n" +
-	"\x17server_stabilization_ms\x18\x06 \x01(\x04R\x15serverStabilizationMs\"\xc9\x02\n" +
+	"\x17server_stabilization_ms\x18\x06 \x01(\x04R\x15serverStabilizationMs\"\xb8\x03\n" +
 	"\n" +
 	"ChangeNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x126\n" +
 	"\x05drain\x18\x02 \x01(\v2\x1e.sheaf.fsm.v1.ChangeNode.DrainH\x00R\x05drain\x12@\n" +
 	"\tend_drain\x18\x03 \x01(\v2!.sheaf.fsm.v1.ChangeNode.EndDrainH\x00R\bendDrain\x126\n" +
-	"\x05purge\x18\x04 \x01(\v2\x1e.sheaf.fsm.v1.ChangeNode.PurgeH\x00R\x05purge\x1a(\n" +
+	"\x05purge\x18\x04 \x01(\v2\x1e.sheaf.fsm.v1.ChangeNode.PurgeH\x00R\x05purge\x123\n" +
+	"\x04tell\x18\x05 \x01(\v2\x1d.sheaf.fsm.v1.ChangeNode.TellH\x00R\x04tell\x1a(\n" +
 	"\x05Drain\x12\x1f\n" +
 	"\vdeadline_ms\x18\x01 \x01(\x03R\n" +
 	"deadlineMs\x1a\"\n" +
 	"\bEndDrain\x12\x16\n" +
 	"\x06cancel\x18\x01 \x01(\bR\x06cancel\x1a\x1d\n" +
 	"\x05Purge\x12\x14\n" +
-	"\x05force\x18\x01 \x01(\bR\x05forceB\b\n" +
+	"\x05force\x18\x01 \x01(\bR\x05force\x1a8\n" +
+	"\x04Tell\x12\x18\n" +
+	"\aavoided\x18\x01 \x01(\bR\aavoided\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reasonB\b\n" +
 	"\x06change\"\x8b\x01\n" +
 	"\vMoveOutputs\x123\n" +
 	"\aoutputs\x18\x01 \x01(\v2\x19.sheaf.wire.v1.ExecutionsR\aoutputs\x12\x12\n" +
@@ -3170,7 +3243,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_command_proto_goTypes = []any{
 	(RetryRun_Which)(0),            // 0: sheaf.fsm.v1.RetryRun.Which
 	(WriteSecret_What)(0),          // 1: sheaf.fsm.v1.WriteSecret.What
@@ -3210,13 +3283,14 @@ var file_command_proto_goTypes = []any{
 	(*ChangeNode_Drain)(nil),       // 35: sheaf.fsm.v1.ChangeNode.Drain
 	(*ChangeNode_EndDrain)(nil),    // 36: sheaf.fsm.v1.ChangeNode.EndDrain
 	(*ChangeNode_Purge)(nil),       // 37: sheaf.fsm.v1.ChangeNode.Purge
-	(*AdoptOutputs_Source)(nil),    // 38: sheaf.fsm.v1.AdoptOutputs.Source
-	(*wire.ManifestChunk)(nil),     // 39: sheaf.wire.v1.ManifestChunk
-	(*wire.ManifestSeal)(nil),      // 40: sheaf.wire.v1.ManifestSeal
-	(wire.Kind)(0),                 // 41: sheaf.wire.v1.Kind
-	(*wire.Results)(nil),           // 42: sheaf.wire.v1.Results
-	(*wire.Executions)(nil),        // 43: sheaf.wire.v1.Executions
-	(*wire.SealResultRequest)(nil), // 44: sheaf.wire.v1.SealResultRequest
+	(*ChangeNode_Tell)(nil),        // 38: sheaf.fsm.v1.ChangeNode.Tell
+	(*AdoptOutputs_Source)(nil),    // 39: sheaf.fsm.v1.AdoptOutputs.Source
+	(*wire.ManifestChunk)(nil),     // 40: sheaf.wire.v1.ManifestChunk
+	(*wire.ManifestSeal)(nil),      // 41: sheaf.wire.v1.ManifestSeal
+	(wire.Kind)(0),                 // 42: sheaf.wire.v1.Kind
+	(*wire.Results)(nil),           // 43: sheaf.wire.v1.Results
+	(*wire.Executions)(nil),        // 44: sheaf.wire.v1.Executions
+	(*wire.SealResultRequest)(nil), // 45: sheaf.wire.v1.SealResultRequest
 }
 var file_command_proto_depIdxs = []int32{
 	3,  // 0: sheaf.fsm.v1.Command.bootstrap:type_name -> sheaf.fsm.v1.Bootstrap
@@ -3247,32 +3321,33 @@ var file_command_proto_depIdxs = []int32{
 	32, // 25: sheaf.fsm.v1.Command.write_namespace:type_name -> sheaf.fsm.v1.WriteNamespace
 	33, // 26: sheaf.fsm.v1.Command.adopt_outputs:type_name -> sheaf.fsm.v1.AdoptOutputs
 	34, // 27: sheaf.fsm.v1.Command.note_conflict:type_name -> sheaf.fsm.v1.NoteConflict
-	39, // 28: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
-	40, // 29: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
+	40, // 28: sheaf.fsm.v1.PutChunk.chunk:type_name -> sheaf.wire.v1.ManifestChunk
+	41, // 29: sheaf.fsm.v1.SealManifest.seal:type_name -> sheaf.wire.v1.ManifestSeal
 	11, // 30: sheaf.fsm.v1.ApplyPlan.placements:type_name -> sheaf.fsm.v1.Placement
-	41, // 31: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
-	42, // 32: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
-	43, // 33: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
-	43, // 34: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
+	42, // 31: sheaf.fsm.v1.Placement.kind:type_name -> sheaf.wire.v1.Kind
+	43, // 32: sheaf.fsm.v1.CommitPartitions.results:type_name -> sheaf.wire.v1.Results
+	44, // 33: sheaf.fsm.v1.Release.free:type_name -> sheaf.wire.v1.Executions
+	44, // 34: sheaf.fsm.v1.Release.lost:type_name -> sheaf.wire.v1.Executions
 	0,  // 35: sheaf.fsm.v1.RetryRun.which:type_name -> sheaf.fsm.v1.RetryRun.Which
-	43, // 36: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
-	44, // 37: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
-	41, // 38: sheaf.fsm.v1.SetImageDigest.kind:type_name -> sheaf.wire.v1.Kind
-	41, // 39: sheaf.fsm.v1.NodePrepareFailed.kind:type_name -> sheaf.wire.v1.Kind
+	44, // 36: sheaf.fsm.v1.InvalidateOutput.outputs:type_name -> sheaf.wire.v1.Executions
+	45, // 37: sheaf.fsm.v1.SealResult.request:type_name -> sheaf.wire.v1.SealResultRequest
+	42, // 38: sheaf.fsm.v1.SetImageDigest.kind:type_name -> sheaf.wire.v1.Kind
+	42, // 39: sheaf.fsm.v1.NodePrepareFailed.kind:type_name -> sheaf.wire.v1.Kind
 	1,  // 40: sheaf.fsm.v1.WriteSecret.what:type_name -> sheaf.fsm.v1.WriteSecret.What
 	26, // 41: sheaf.fsm.v1.SetOperator.autopilot:type_name -> sheaf.fsm.v1.Autopilot
 	35, // 42: sheaf.fsm.v1.ChangeNode.drain:type_name -> sheaf.fsm.v1.ChangeNode.Drain
 	36, // 43: sheaf.fsm.v1.ChangeNode.end_drain:type_name -> sheaf.fsm.v1.ChangeNode.EndDrain
 	37, // 44: sheaf.fsm.v1.ChangeNode.purge:type_name -> sheaf.fsm.v1.ChangeNode.Purge
-	43, // 45: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
-	30, // 46: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
-	31, // 47: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
-	38, // 48: sheaf.fsm.v1.AdoptOutputs.sources:type_name -> sheaf.fsm.v1.AdoptOutputs.Source
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	38, // 45: sheaf.fsm.v1.ChangeNode.tell:type_name -> sheaf.fsm.v1.ChangeNode.Tell
+	44, // 46: sheaf.fsm.v1.MoveOutputs.outputs:type_name -> sheaf.wire.v1.Executions
+	30, // 47: sheaf.fsm.v1.WriteACL.put_policies:type_name -> sheaf.fsm.v1.ACLPolicy
+	31, // 48: sheaf.fsm.v1.WriteACL.put_tokens:type_name -> sheaf.fsm.v1.ACLToken
+	39, // 49: sheaf.fsm.v1.AdoptOutputs.sources:type_name -> sheaf.fsm.v1.AdoptOutputs.Source
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3315,6 +3390,7 @@ func file_command_proto_init() {
 		(*ChangeNode_Drain_)(nil),
 		(*ChangeNode_EndDrain_)(nil),
 		(*ChangeNode_Purge_)(nil),
+		(*ChangeNode_Tell_)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3322,7 +3398,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -23,6 +23,8 @@ func (s *step) changeNode(c *ChangeNode) error {
 		return s.endDrain(&n, b.EndDrain)
 	case *ChangeNode_Purge_:
 		return s.purge(old, b.Purge)
+	case *ChangeNode_Tell_:
+		return nil
 	}
 	return refuse(sheaf.Invalid, "nothing is said of what to change of node %s", c.Node)
 }

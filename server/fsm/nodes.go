@@ -36,7 +36,7 @@ func (s *step) registerNode(c *RegisterNode) error {
 	n.Registered = time.UnixMilli(s.TimeMs()).UTC()
 	n.BootID = c.BootId
 	n.Joined = true
-	n.Drain = nil
+	n.Drain, n.Avoided = nil, ""
 	if other := s.sameName(n); other != nil {
 		return &sheaf.Error{Class: sheaf.Conflict, Field: "name", Msg: fmt.Sprintf("another node is called %s: %s at %s", n.Name, other.ID, other.Address),
 			Hint: "give this one another name, or stop the other and wait until it is down"}

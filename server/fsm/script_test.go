@@ -244,6 +244,9 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 	case "drained", "undrain":
 		c := &fsm.ChangeNode_EndDrain{Cancel: f[0] == "undrain"}
 		return &fsm.Command{Body: &fsm.Command_ChangeNode{ChangeNode: &fsm.ChangeNode{Node: arg(1), Change: &fsm.ChangeNode_EndDrain_{EndDrain: c}}}}
+	case "tell":
+		c := &fsm.ChangeNode_Tell{Avoided: true, Reason: "too much fails there"}
+		return &fsm.Command{Body: &fsm.Command_ChangeNode{ChangeNode: &fsm.ChangeNode{Node: arg(1), Change: &fsm.ChangeNode_Tell_{Tell: c}}}}
 	case "purge":
 		c := &fsm.ChangeNode_Purge{Force: arg(2) == "force"}
 		return &fsm.Command{Body: &fsm.Command_ChangeNode{ChangeNode: &fsm.ChangeNode{Node: arg(1), Change: &fsm.ChangeNode_Purge_{Purge: c}}}}

@@ -71,6 +71,9 @@ func (t *Term) evaluateRun(ctx context.Context, id sheaf.RunID) (placed int, err
 		return 0, nil
 	}
 	plan := scheduler.Schedule(req)
+	if rested := now + plan.Again.Milliseconds() + 1; plan.Again > 0 && (at == 0 || rested < at) {
+		at = rested
+	}
 	result, err := t.planner.Submit(ctx, planner.Plan{Run: id, Kind: kind, Placements: plan.Placements})
 	if err != nil {
 		return result.Placed, err
@@ -222,11 +225,15 @@ func (t *Term) nodes(snap *state.Snapshot, job *sheaf.Job, r *state.Run, nowMs i
 		}
 	}
 	from := origins(job)
+	avoided := t.track.blame.Avoided(now)
 	for number, i := range index {
 		n := &list[i]
 		n.Refuses = t.track.refuses[n.ID]
 		for _, origin := range from {
 			n.Held += t.track.held[n.ID][origin]
+		}
+		if x, ok := avoided[n.ID]; ok {
+			n.Avoid, n.AvoidWhy, n.Rests = x.Share, x.Why, max(x.Until.Sub(now), 0)
 		}
 		if r == nil {
 			continue

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"slices"
+	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/broker"
@@ -61,6 +62,10 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 	case *fsm.Command_NoteConflict:
 		t.runChanged(sheaf.RunID(b.NoteConflict.Run))
 	case *fsm.Command_NodePrepareFailed:
+		if !b.NodePrepareFailed.Invalid {
+			t.track.unprepared(sheaf.RunID(b.NodePrepareFailed.Run), sheaf.NodeID(b.NodePrepareFailed.Node), time.Now())
+			poke(t.blames)
+		}
 		t.runChanged(sheaf.RunID(b.NodePrepareFailed.Run))
 	case *fsm.Command_CancelRun:
 		t.runChanged(sheaf.RunID(b.CancelRun.Run))
@@ -80,6 +85,10 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 		}
 	case *fsm.Command_Release:
 		if b.Release.Reconciled {
+			if len(b.Release.Lost) > 0 {
+				t.track.gone(sheaf.NodeID(b.Release.Node), time.Now())
+				poke(t.blames)
+			}
 			t.nodesChanged()
 		}
 		for _, list := range [][]*wire.Executions{b.Release.Free, b.Release.Lost} {
@@ -99,6 +108,9 @@ func (t *Term) follow(c *fsm.Command, reply fsm.Reply, live []sheaf.RunID) {
 			}
 		}
 	case *fsm.Command_ChangeNode:
+		if b.ChangeNode.GetTell() != nil {
+			return
+		}
 		t.nodesChanged()
 		poke(t.drains.wake)
 	case *fsm.Command_RegisterNode, *fsm.Command_SetNodeEligibility, *fsm.Command_NodeLost, *fsm.Command_AdvanceTime:

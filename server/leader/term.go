@@ -78,6 +78,7 @@ type Term struct {
 	outputs      chan struct{}
 	reap         chan struct{}
 	compares     chan struct{}
+	blames       chan struct{}
 	nextDeadline atomic.Int64 // cluster time, 0 is none known
 	over         atomic.Bool  // Run is returning: what is applied from then on nobody would follow
 }
@@ -91,7 +92,7 @@ func New(c Config) *Term {
 		back: newTakeBacks(), conflicts: newConflicts(),
 		tails:   newTails(snap),
 		history: newHistory(snap), drains: newDrains(), lacking: lacking{wake: make(chan struct{}, 1)},
-		deadlines: make(chan struct{}, 1), outputs: make(chan struct{}, 1), reap: make(chan struct{}, 1), compares: make(chan struct{}, 1),
+		deadlines: make(chan struct{}, 1), outputs: make(chan struct{}, 1), reap: make(chan struct{}, 1), compares: make(chan struct{}, 1), blames: make(chan struct{}, 1),
 	}
 	for r := range snap.LiveRuns() {
 		for b := range snap.Backups(r.ID) {
@@ -141,6 +142,7 @@ func (t *Term) Run(ctx context.Context, begun func()) error {
 	g.Go(func() error { return t.keepReuse(ctx) })
 	g.Go(func() error { return t.keepTails(ctx) })
 	g.Go(func() error { return t.keepConflicts(ctx) })
+	g.Go(func() error { return t.keepBlame(ctx) })
 	for range evaluators {
 		g.Go(func() error { return t.evaluate(ctx) })
 	}
@@ -169,6 +171,8 @@ func (t *Term) lost(ctx context.Context, id sheaf.NodeID) error {
 	if now := t.Store.Snapshot().Node(id); now != nil && now.Status == sheaf.NodeDown {
 		t.hub.Lost(id)
 		t.track.lost(id)
+		t.track.gone(id, time.Now())
+		poke(t.blames)
 	}
 	return nil
 }
@@ -212,7 +216,11 @@ func (t *Term) Started(node sheaf.NodeID, e *wire.Executions) {
 }
 
 // Ended implements rpc.Observer.
-func (t *Term) Ended(r *wire.Results, a *wire.Answers) { t.track.ended(r, a, time.Now()) }
+func (t *Term) Ended(r *wire.Results, a *wire.Answers) {
+	if t.track.ended(r, a, time.Now()) {
+		poke(t.blames)
+	}
+}
 
 // Pulse implements rpc.Observer. News of a node's capacity calls for evaluations.
 func (t *Term) Pulse(node sheaf.NodeID, p *wire.Pulse) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sheaf-run/agent/internal/wire"
+	"github.com/sheaf-run/agent/server/blame"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -31,6 +32,7 @@ type tracker struct {
 	held map[sheaf.NodeID]map[string]int64
 	// committed and failed count the results answered in this term.
 	committed, failed uint64
+	blame             *blame.Ledger
 }
 
 type runTrack struct {
@@ -58,7 +60,7 @@ type running struct {
 }
 
 func newTracker() *tracker {
-	return &tracker{runs: map[sheaf.RunID]*runTrack{}, refuses: map[sheaf.NodeID]string{}, held: map[sheaf.NodeID]map[string]int64{}}
+	return &tracker{runs: map[sheaf.RunID]*runTrack{}, refuses: map[sheaf.NodeID]string{}, held: map[sheaf.NodeID]map[string]int64{}, blame: blame.New()}
 }
 
 func (t *tracker) run(id sheaf.RunID) *runTrack {
@@ -97,10 +99,10 @@ func (t *tracker) started(node sheaf.NodeID, e *wire.Executions, now time.Time) 
 	}
 }
 
-// ended notes results that have been answered.
-func (t *tracker) ended(res *wire.Results, a *wire.Answers, now time.Time) {
+// ended notes results that have been answered. It reports whether a failure may now be held against a node.
+func (t *tracker) ended(res *wire.Results, a *wire.Answers, now time.Time) bool {
 	if res.Kind != wire.Kind_KIND_PARTITION {
-		return
+		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -121,6 +123,7 @@ func (t *tracker) ended(res *wire.Results, a *wire.Answers, now time.Time) {
 			failed++
 		}
 	}
+	counted := t.blamed(res, a, committed, now)
 	t.committed += uint64(committed)
 	t.failed += uint64(failed)
 	r.rate.add(now, committed+failed)
@@ -131,6 +134,7 @@ func (t *tracker) ended(res *wire.Results, a *wire.Answers, now time.Time) {
 		n.succeeded /= 2
 		n.failed /= 2
 	}
+	return counted
 }
 
 // pulse notes a client's own measures. It reports whether the node now takes
@@ -186,6 +190,7 @@ func (t *tracker) forget(run sheaf.RunID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.runs, run)
+	t.blame.Forget(run)
 }
 
 // Measures are a run's, at one moment.

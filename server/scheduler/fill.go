@@ -21,10 +21,14 @@ const (
 
 // budget is how many executions of the run a node may hold, queued ones included. A
 // node on which the run mostly fails gets a trickle, so that a broken one does not
-// eat the tries of everything by failing fast.
+// eat the tries of everything by failing fast. One that stands out by the failures of other runs
+// gets as many as can be expected to end well, at least one, and nothing ahead.
 func budget(c *candidate) int {
 	if ended := c.Succeeded + c.Failed; ended >= trustAfter && c.Failed*2 > ended {
 		return max(1, c.slots/(1+c.Failed/trustAfter))
+	}
+	if share := c.avoid(); share > 0 {
+		return max(1, int(float64(c.slots)*(1-share)))
 	}
 	ahead := int(math.Ceil(min(c.Rate*lookaheadSeconds, maxLookahead)))
 	return c.slots + max(c.slots, ahead)
@@ -73,6 +77,7 @@ func fill(candidates []candidate, n int) {
 	slices.SortStableFunc(order, func(a, b int) int {
 		x, y := &candidates[a], &candidates[b]
 		return cmp.Or(
+			cmp.Compare(x.avoid(), y.avoid()),
 			cmp.Compare(x.Failed, y.Failed),
 			cmp.Compare(occupancy(x)+float64(x.give)/float64(x.slots), occupancy(y)+float64(y.give)/float64(y.slots)))
 	})

@@ -63,7 +63,7 @@ func filter(r *Request) ([]candidate, Explanation) {
 	}
 	kept = pin(r, kept, in, &refused)
 	slices.SortFunc(kept, func(a, b candidate) int { return cmp.Compare(a.ID, b.ID) })
-	return kept, Explanation{Nodes: len(r.Nodes), Feasible: len(kept), Reasons: refused.reasons(), Preferred: near(r, kept)}
+	return kept, Explanation{Nodes: len(r.Nodes), Feasible: len(kept), Reasons: refused.reasons(), Preferred: append(avoided(kept), near(r, kept)...)}
 }
 
 // nearness is what having the run's data counts for, beside the job's own affinities. It is small:

@@ -32,6 +32,7 @@ const (
 	Refusing   Code = "refusing"       // the client said that it takes no work
 	Prepare    Code = "prepare_failed" // the image or module could not be made ready there
 	Full       Code = "full"           // fits, and has its share of this run already
+	Failing    Code = "failing"        // executions of other runs fail there: others come first
 	Near       Code = "near"           // has data of the run: not why it takes no work, but why it does
 )
 
@@ -47,7 +48,7 @@ type Explanation struct {
 	Nodes    int      `json:"nodes"`    // known in all
 	Feasible int      `json:"feasible"` // could take the work, now or when space frees
 	Reasons  []Reason `json:"reasons,omitempty"`
-	// Preferred are nodes that get work before others, and why.
+	// Preferred are nodes that get work before others or after them, and why.
 	Preferred []Reason `json:"preferred,omitempty"`
 }
 

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -34,6 +35,10 @@ type Node struct {
 	Failed    int
 	Committed int   // outputs of this run that lie there
 	Held      int64 // bytes there that were fetched from where this run's inputs come from
+
+	Avoid    float64       // share of executions, of all runs, that fail there by the node's doing, where that stands out; else 0
+	AvoidWhy string        // the same in words
+	Rests    time.Duration // for how long it is given nothing that others can take; 0 is not
 }
 
 // Retry is partitions whose last try failed on a node.
@@ -74,8 +79,10 @@ type Placement struct {
 
 // Plan is the answer to a request.
 type Plan struct {
-	Placements  []Placement // at most one a node
-	Left        int         // partitions of Ready that were not placed
+	Placements []Placement // at most one a node
+	Left       int         // partitions of Ready that were not placed
+	// Again is when a node that rests may have some of what is left; 0 is never.
+	Again       time.Duration
 	Explanation Explanation
 }
 
@@ -123,9 +130,16 @@ func Schedule(r Request) Plan {
 	}
 	ready := r.Ready.Len()
 	full := &collector{}
+	rest := resting(candidates)
 	for i := range candidates {
 		c := &candidates[i]
 		c.budget = budget(c)
+		if rest && c.Rests > 0 && c.shunned() {
+			c.budget = c.Assigned
+			plan.Again = sooner(plan.Again, c.Rests)
+			full.add(Failing, "rests after a failure, since most of what ends there lately has failed", c.ID)
+			continue
+		}
 		// A node that has half of its lookahead left can wait: fewer and
 		// larger plans cost less than many of a few partitions.
 		if c.Assigned >= c.slots+(c.budget-c.slots+1)/2 {
@@ -135,8 +149,10 @@ func Schedule(r Request) Plan {
 	}
 	plan.Explanation.Reasons = append(plan.Explanation.Reasons, full.reasons()...)
 	fill(candidates, ready)
-	rest := cut(candidates, r.Ready, r.Retries, r.Job.Retry.OtherNode)
-	plan.Left = rest.Len()
+	plan.Left = cut(candidates, r.Ready, r.Retries, r.Job.Retry.OtherNode).Len()
+	if plan.Left == 0 {
+		plan.Again = 0
+	}
 	for i := range candidates {
 		if c := &candidates[i]; len(c.ranges) > 0 {
 			plan.Placements = append(plan.Placements, Placement{Node: c.ID, Session: c.Session, Partitions: c.ranges})
@@ -145,13 +161,15 @@ func Schedule(r Request) Plan {
 	return plan
 }
 
-// Able are the nodes on which the run can be, however busy, with how many of its executions each runs
-// at once.
+// Able are the nodes on which a second attempt of the run can be, however busy, with how many of its executions each runs
+// at once. What mostly fails is not where to try again.
 func Able(r Request) map[sheaf.NodeID]int {
 	candidates, _ := filter(&r)
 	able := make(map[sheaf.NodeID]int, len(candidates))
-	for _, c := range candidates {
-		able[c.ID] = c.slots
+	for i := range candidates {
+		if c := &candidates[i]; !c.shunned() {
+			able[c.ID] = c.slots
+		}
 	}
 	return able
 }
@@ -183,10 +201,13 @@ func pick(k Kind, candidates []candidate) *candidate {
 		return nil
 	}
 	best := slices.MinFunc(candidates, func(a, b candidate) int {
+		if a.shunned() != b.shunned() {
+			return cmp.Compare(a.avoid(), b.avoid())
+		}
 		if k != Split && a.Committed != b.Committed {
 			return cmp.Compare(b.Committed, a.Committed)
 		}
-		return cmp.Or(cmp.Compare(a.Failed, b.Failed), cmp.Compare(b.preference, a.preference), cmp.Compare(a.Load, b.Load), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.avoid(), b.avoid()), cmp.Compare(a.Failed, b.Failed), cmp.Compare(b.preference, a.preference), cmp.Compare(a.Load, b.Load), cmp.Compare(a.ID, b.ID))
 	})
 	return &best
 }

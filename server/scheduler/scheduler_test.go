@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -117,6 +118,14 @@ func TestSpread(t *testing.T) {
 		{"as much as is worth fetching less", 5, []scheduler.Node{node("a"), node("b", held(1<<30))}, "map[a:1 b:4]"},
 		{"less of the data, less of the work", 10, []scheduler.Node{node("a", held(1<<20)), node("b", held(1<<30))}, "map[a:4 b:6]"},
 		{"data does not make up for a busy node", 5, []scheduler.Node{node("a"), node("b", held(1<<30), busy(1))}, "map[a:5]"},
+		{"a node that stands out by failures comes last", 3, []scheduler.Node{node("a", avoided(0.2, 0)), node("b")}, "map[b:3]"},
+		{"and gets what others have no slots for", 13, []scheduler.Node{node("a", avoided(0.2, 0)), node("b")}, "map[a:1 b:12]"},
+		{"up to what may end well, nothing ahead", 1000, []scheduler.Node{node("a", avoided(0.2, 0)), node("b")}, "map[a:8 b:20]"},
+		{"one that mostly fails, a trickle", 1000, []scheduler.Node{node("a", avoided(0.97, 0)), node("b")}, "map[a:1 b:20]"},
+		{"and not before it has rested", 1000, []scheduler.Node{node("a", avoided(0.97, time.Second)), node("b")}, "map[b:20]"},
+		{"unless there is no other", 1000, []scheduler.Node{node("a", avoided(0.97, time.Second))}, "map[a:1]"},
+		{"nor any that does better", 1000, []scheduler.Node{node("a", avoided(0.97, time.Second)), node("b", avoided(0.97, time.Minute))}, "map[a:1 b:1]"},
+		{"where the run itself goes well it is as good as any", 1000, []scheduler.Node{node("a", avoided(0.97, time.Second), func(n *scheduler.Node) { n.Succeeded = 20 }), node("b")}, "map[a:20 b:20]"},
 		{"measured slots count", 1000, []scheduler.Node{node("a", func(n *scheduler.Node) { n.Slots = 3 })}, "map[a:6]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -125,6 +134,36 @@ func TestSpread(t *testing.T) {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// avoided is a node on which a share of executions fails, and that rests.
+func avoided(share float64, rests time.Duration) func(*scheduler.Node) {
+	return func(n *scheduler.Node) { n.Avoid, n.AvoidWhy, n.Rests = share, "9 of 10 failed", rests }
+}
+
+// TestAvoidedNodes: why a node gets nothing is said, and when it may have more; a split or a second attempt does
+// not go to one that mostly fails.
+func TestAvoidedNodes(t *testing.T) {
+	r := scheduler.Request{Job: job(), Ready: upTo(100), Nodes: []scheduler.Node{node("a", avoided(0.9, 3*time.Second)), node("b", avoided(0.9, 2*time.Second)), node("c")}}
+	plan := scheduler.Schedule(r)
+	if plan.Again != 2*time.Second || !strings.Contains(plan.Explanation.Text(), "2 nodes: rests after a failure") {
+		t.Errorf("again after %v: %s", plan.Again, plan.Explanation.Text())
+	}
+	if p := plan.Explanation.Preferred; len(p) != 1 || p[0].Code != scheduler.Failing || len(p[0].Nodes) != 2 || p[0].Text != "others are preferred to it: 9 of 10 failed" {
+		t.Errorf("%+v", p)
+	}
+	if able := scheduler.Able(r); len(able) != 1 || able["c"] == 0 {
+		t.Errorf("second attempts may go to %v", able)
+	}
+	r.Ready = upTo(5)
+	if plan := scheduler.Schedule(r); plan.Left != 0 || plan.Again != 0 {
+		t.Errorf("%d left, again after %v", plan.Left, plan.Again)
+	}
+	r.Kind = scheduler.Split
+	r.Nodes[2].Load = 5
+	if plan := scheduler.Schedule(r); plan.Placements[0].Node != "c" {
+		t.Errorf("the split goes to %v", plan.Placements)
 	}
 }
 
@@ -220,6 +259,8 @@ func TestScheduleProperties(t *testing.T) {
 				n.Failed = rapid.IntRange(0, 20).Draw(t, "failed")
 				n.Succeeded = rapid.IntRange(0, 20).Draw(t, "succeeded")
 				n.Eligible = rapid.Bool().Draw(t, "eligible")
+				n.Avoid = rapid.SampledFrom([]float64{0, 0, 0.1, 0.6, 1}).Draw(t, "avoid")
+				n.Rests = time.Duration(rapid.IntRange(0, 2).Draw(t, "rests")) * time.Second
 			}))
 		}
 		var ready sheaf.Ranges
@@ -273,7 +314,8 @@ func TestScheduleProperties(t *testing.T) {
 					waits += x.Range.Last - x.Range.First + 1
 				}
 			}
-			if n.Eligible && n.Assigned == 0 && got[n.ID] == 0 && plan.Left > waits {
+			rests := n.Avoid >= 0.5 && n.Rests > 0 && plan.Again > 0
+			if n.Eligible && n.Assigned == 0 && got[n.ID] == 0 && plan.Left > waits && !rests {
 				t.Fatalf("%s is idle while %d are left", n.ID, plan.Left)
 			}
 		}
