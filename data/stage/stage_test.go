@@ -419,6 +419,14 @@ func BenchmarkStage1000(b *testing.B) {
 			}
 		})
 	}
+	b.Run("linkat", func(b *testing.B) {
+		for b.Loop() {
+			linkOnly(b, d, dir)
+			b.StopTimer()
+			must(b, os.RemoveAll(dir))
+			b.StartTimer()
+		}
+	})
 	b.Run("cp -rl", func(b *testing.B) {
 		for b.Loop() {
 			must(b, exec.Command("cp", "-rl", d, dir).Run())
@@ -427,4 +435,23 @@ func BenchmarkStage1000(b *testing.B) {
 			b.StartTimer()
 		}
 	})
+}
+
+// linkOnly is what a file system takes for the links alone of the files in the directories in from.
+func linkOnly(b *testing.B, from, to string) {
+	must(b, os.Mkdir(to, 0o755))
+	for i := range 10 {
+		in, out := fmt.Sprintf("%s/d%d", from, i), fmt.Sprintf("%s/d%d", to, i)
+		must(b, os.Mkdir(out, 0o755))
+		src, err := unix.Open(in, unix.O_PATH|unix.O_DIRECTORY, 0)
+		must(b, err)
+		dst, err := unix.Open(out, unix.O_PATH|unix.O_DIRECTORY, 0)
+		must(b, err)
+		for k := range 100 {
+			name := fmt.Sprintf("file%05d.jpg", i*100+k)
+			must(b, unix.Linkat(src, name, dst, name, 0))
+		}
+		must(b, unix.Close(src))
+		must(b, unix.Close(dst))
+	}
 }
