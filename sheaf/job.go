@@ -64,6 +64,9 @@ const (
 // MaxPartitions is the largest number of partitions of a run.
 const MaxPartitions = 10_000_000
 
+// MaxLargest bounds how many partitions of a run are known as far larger than the others, and are placed first.
+const MaxLargest = 1024
+
 // Input is a named source of files, mounted at a path of the tree.
 type Input struct {
 	Name   string `json:"name"`

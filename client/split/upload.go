@@ -70,7 +70,11 @@ func (u *Upload) produce(ctx context.Context, sp *spool, seal *wire.ManifestSeal
 	if u.Job.Reuse {
 		w.Prints = shard.NewFingerprinter(u.Job)
 	}
-	stats, err := List(ctx, u.Job, u.Sources, w.Add)
+	var large shard.Largest
+	stats, err := List(ctx, u.Job, u.Sources, func(v *shard.View) error {
+		large.Add(v.Index, v.Bytes)
+		return w.Add(v)
+	})
 	if err != nil {
 		return err
 	}
@@ -79,7 +83,7 @@ func (u *Upload) produce(ctx context.Context, sp *spool, seal *wire.ManifestSeal
 		return err
 	}
 	seal.Chunks, seal.Partitions, seal.Root = uint32(chunks), uint32(stats.Partitions), root[:]
-	seal.Bytes, seal.Warnings, seal.ImageDigest = uint64(stats.Bytes), stats.Warnings, u.Image
+	seal.Bytes, seal.Warnings, seal.ImageDigest, seal.Largest = uint64(stats.Bytes), stats.Warnings, u.Image, large.Partitions()
 	sp.end()
 	return nil
 }

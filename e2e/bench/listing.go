@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/data/source/s3"
@@ -70,6 +72,7 @@ func (b *bench) emptyFiles(ctx context.Context, n int) (string, error) {
 			return "", fmt.Errorf("make files: %w", err)
 		}
 	}
+	unix.Sync() // what is written behind takes a processor from what is measured
 	return dir, nil
 }
 

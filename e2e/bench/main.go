@@ -96,7 +96,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if *results == "" {
-		*results = filepath.Join("e2e", "bench", "results", time.Now().UTC().Format("2006-01-02")+".json")
+		name := time.Now().UTC().Format("2006-01-02")
+		if *scale != 1 { // which does not take the place of whole figures
+			name += fmt.Sprintf("-scale-%v", *scale)
+		}
+		*results = filepath.Join("e2e", "bench", "results", name+".json")
 	}
 	b := &bench{agent: *agent, scale: *scale, out: os.Stdout, keep: *profiles, plot: *drawn}
 	met, err := b.all(ctx, *only, *dir, *results)

@@ -69,15 +69,25 @@ func (w *world) index(id string) int {
 	return sort.Search(len(w.list), func(i int) bool { return string(w.list[i].ID) >= id })
 }
 
+// schedule places what is pending, the large ones first.
 func (w *world) schedule() {
-	if len(w.pending) == 0 {
-		return
+	first := scheduler.Largest(w.large, tasks, func(p int) bool { return w.tasks[p].fence == 0 })
+	if w.give(first) == 0 {
+		w.give(w.pending)
+	}
+}
+
+// give places what is ready, and tells how many there is no room for.
+func (w *world) give(ready sheaf.Ranges) (left int) {
+	if len(ready) == 0 {
+		return 0
 	}
 	for i := range w.list {
 		n := &w.nodes[i]
 		w.list[i].Assigned = len(n.running) + len(n.queued)
 	}
-	for _, p := range scheduler.Schedule(scheduler.Request{Job: w.job, Ready: w.pending, Nodes: w.list}).Placements {
+	plan := scheduler.Schedule(scheduler.Request{Job: w.job, Ready: ready, Nodes: w.list})
+	for _, p := range plan.Placements {
 		for _, x := range p.Partitions {
 			for i := x.First; i <= x.Last; i++ {
 				w.place(i, w.index(string(p.Node)), false)
@@ -85,6 +95,7 @@ func (w *world) schedule() {
 			w.pending = minus(w.pending, x)
 		}
 	}
+	return plan.Left
 }
 
 // minus is the ranges without those of x.

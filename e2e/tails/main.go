@@ -28,23 +28,25 @@ const (
 type load struct {
 	name string
 	took func(r *rand.Rand, node int) float64 // ms
+	size func(r *rand.Rand) float64           // of a partition, by which the time is multiplied; nil is 1
 }
 
 var loads = []load{
-	{"pareto", func(r *rand.Rand, _ int) float64 { return 1000 * math.Pow(1-r.Float64(), -1/shape) }},
-	{"uniform", func(r *rand.Rand, _ int) float64 { return 1000 * (0.5 + r.Float64()) }},
-	{"exponential", func(r *rand.Rand, _ int) float64 { return 1000 * r.ExpFloat64() }},
+	{"pareto", func(r *rand.Rand, _ int) float64 { return 1000 * math.Pow(1-r.Float64(), -1/shape) }, nil},
+	{"uniform", func(r *rand.Rand, _ int) float64 { return 1000 * (0.5 + r.Float64()) }, nil},
+	{"exponential", func(r *rand.Rand, _ int) float64 { return 1000 * r.ExpFloat64() }, nil},
 	{"slow nodes", func(r *rand.Rand, node int) float64 {
 		slow := 1.0
 		if node%20 == 0 {
 			slow = 8
 		}
 		return 1000 * slow * (0.8 + 0.4*r.Float64())
-	}},
+	}, nil},
+	{"by size", func(r *rand.Rand, _ int) float64 { return 1000 * (0.8 + 0.4*r.Float64()) }, func(r *rand.Rand) float64 { return math.Exp(r.NormFloat64()) }},
 }
 
 // measures names what is done about tails.
-var measures = []string{nothing: "nothing", takeBack: "taking back", backups: "and backups"}
+var measures = []string{nothing: "nothing", takeBack: "taking back", backups: "and backups", largest: "and the largest first"}
 
 func main() {
 	seeds := flag.Int("seeds", 20, "simulations of each kind")
@@ -62,6 +64,9 @@ func run(out io.Writer, seeds int, plot string) error {
 	for _, l := range loads {
 		var all [][]outcome
 		for m := range measures {
+			if m == largest && l.size == nil {
+				continue
+			}
 			all = append(all, simulations(l, m, seeds))
 			fmt.Fprintf(t, "%s\t%s\t%s\n", l.name, measures[m], row(all[m]))
 		}
@@ -76,7 +81,7 @@ func run(out io.Writer, seeds int, plot string) error {
 
 func simulations(l load, measures, seeds int) (list []outcome) {
 	for s := range seeds {
-		list = append(list, simulate(setup{nodes: nodes, slots: 1, tasks: tasks, measures: measures, seed: uint64(s + 1), took: l.took}))
+		list = append(list, simulate(setup{nodes: nodes, slots: 1, tasks: tasks, measures: measures, seed: uint64(s + 1), load: l}))
 	}
 	return list
 }

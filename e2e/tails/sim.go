@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/sheaf-run/agent/data/shard"
 	"github.com/sheaf-run/agent/server/scheduler"
 	"github.com/sheaf-run/agent/server/straggler"
 	"github.com/sheaf-run/agent/sheaf"
@@ -16,6 +17,7 @@ const (
 	nothing  = iota // what was placed stays where it is until it is over
 	takeBack        // what waits at a busy node goes to an idle one
 	backups         // and what is slow gets a second attempt
+	largest         // and partitions that are known to be far larger go first
 )
 
 // setup is one simulation's conditions.
@@ -23,8 +25,7 @@ type setup struct {
 	nodes, slots, tasks int
 	measures            int
 	seed                uint64
-	// took draws how long an attempt takes on a node, in ms.
-	took func(r *rand.Rand, node int) float64
+	load                load
 }
 
 // reaction is how long the leader takes from a report to what follows from it, in ms.
@@ -39,9 +40,13 @@ type attempt struct {
 	spare        bool // a second attempt
 }
 
+// unit is how many bytes a size of 1 has.
+const unit = 1 << 20
+
 type task struct {
 	attempts []*attempt // valid ones
 	fence    int
+	size     float64
 	tried    int // second attempts that were given up
 	done     bool
 }
@@ -79,6 +84,7 @@ type world struct {
 	list    []scheduler.Node
 	job     *sheaf.Job
 	pending sheaf.Ranges
+	large   []uint32   // partitions, as the split names them
 	order   []*attempt // that began, in order; ended ones are dropped from the front
 	took    straggler.Sketch
 	ends    []int64 // when partitions were committed
@@ -130,6 +136,7 @@ func simulate(s setup) outcome {
 			Resources: sheaf.Resources{CPU: 1 << 20, Memory: 1 << 40, Disk: 1 << 40, Pids: 1 << 20}, Drivers: []sheaf.NodeDriver{{Name: "mock", Healthy: true}}}
 		w.list = append(w.list, scheduler.Node{Node: n, Joined: true, Slots: s.slots})
 	}
+	w.sizes()
 	for i := range w.tasks {
 		w.outcome.first += w.draw(i, 1, i%s.nodes)
 	}
@@ -150,9 +157,24 @@ func simulate(s setup) outcome {
 	return w.outcome
 }
 
+// sizes draws how large the partitions are.
+func (w *world) sizes() {
+	var l shard.Largest
+	for i := range w.tasks {
+		w.tasks[i].size = 1
+		if w.load.size != nil {
+			w.tasks[i].size = w.load.size(rand.New(rand.NewPCG(w.seed, uint64(i)<<8)))
+		}
+		l.Add(i, int64(unit*w.tasks[i].size))
+	}
+	if w.measures >= largest {
+		w.large = l.Partitions()
+	}
+}
+
 // draw is the same for the same attempt whatever is done about tails.
 func (w *world) draw(task, number, node int) float64 {
-	return w.setup.took(rand.New(rand.NewPCG(w.seed, uint64(task)<<8|uint64(number))), node)
+	return w.tasks[task].size * w.load.took(rand.New(rand.NewPCG(w.seed, uint64(task)<<8|uint64(number))), node)
 }
 
 func (w *world) later(ms int64) {

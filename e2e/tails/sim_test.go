@@ -6,17 +6,18 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"testing"
 )
 
 // TestTarget holds the target for a few seeds; `go run ./e2e/tails` shows it for more.
 func TestTarget(t *testing.T) {
 	var all [][]outcome
-	for m := range measures {
+	for m := range backups + 1 {
 		all = append(all, simulations(loads[0], m, map[int]int{nothing: 1, takeBack: 1, backups: 3}[m]))
 	}
 	// Here a second attempt is slow for long as well.
-	both := simulate(setup{nodes: nodes, slots: 1, tasks: tasks, measures: backups, seed: 15, took: loads[0].took})
+	both := simulate(setup{nodes: nodes, slots: 1, tasks: tasks, measures: backups, seed: 15, load: loads[0]})
 	if all[backups] = append(all[backups], both); both.givenUp == 0 {
 		t.Error("no second attempt was given up")
 	}
@@ -46,8 +47,19 @@ func TestTarget(t *testing.T) {
 
 // TestSimulationIsExact: what one slot does one after another takes as long as its attempts together.
 func TestSimulationIsExact(t *testing.T) {
-	o := simulate(setup{nodes: 1, slots: 1, tasks: 50, measures: backups, seed: 1, took: loads[0].took})
+	o := simulate(setup{nodes: 1, slots: 1, tasks: 50, measures: backups, seed: 1, load: loads[0]})
 	if math.Abs(o.makespan-o.committed) > 1 || o.wasted != 0 || o.backups != 0 {
 		t.Errorf("a lone node ends at %v with %v of work: %+v", o.makespan, o.committed, o.backups)
+	}
+}
+
+// TestLargestFirst: where a partition takes as long as it is large, the end comes near that of an ideal schedule only if
+// those go first.
+func TestLargestFirst(t *testing.T) {
+	l := loads[slices.IndexFunc(loads, func(l load) bool { return l.size != nil })]
+	_, with := middle(simulations(l, largest, 2), (*outcome).ratio)
+	without, _ := middle(simulations(l, backups, 2), (*outcome).ratio)
+	if with > atMost || with > without {
+		t.Errorf("%.3f times the ideal schedule at worst, and with no order %.3f", with, without)
 	}
 }

@@ -2373,6 +2373,7 @@ type ManifestSeal struct {
 	Session       uint64                 `protobuf:"varint,8,opt,name=session,proto3" json:"session,omitempty"`
 	Node          string                 `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"`
 	ImageDigest   string                 `protobuf:"bytes,10,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"` // of the image or module, where the node resolved it for the run; reuse needs it before anything is placed
+	Largest       []uint32               `protobuf:"varint,11,rep,packed,name=largest,proto3" json:"largest,omitempty"`                    // partitions with far more bytes than the mean, ascending; they are placed first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2475,6 +2476,13 @@ func (x *ManifestSeal) GetImageDigest() string {
 		return x.ImageDigest
 	}
 	return ""
+}
+
+func (x *ManifestSeal) GetLargest() []uint32 {
+	if x != nil {
+		return x.Largest
+	}
+	return nil
 }
 
 type PutManifestRequest struct {
@@ -4776,7 +4784,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05count\x18\x05 \x01(\rR\x05count\x12\x12\n" +
 	"\x04data\x18\x06 \x01(\fR\x04data\x12\x18\n" +
 	"\asession\x18\a \x01(\x04R\asession\x12\x12\n" +
-	"\x04node\x18\b \x01(\tR\x04node\"\x94\x02\n" +
+	"\x04node\x18\b \x01(\tR\x04node\"\xae\x02\n" +
 	"\fManifestSeal\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12#\n" +
 	"\rsplit_attempt\x18\x02 \x01(\rR\fsplitAttempt\x12\x16\n" +
@@ -4790,7 +4798,8 @@ const file_wire_proto_rawDesc = "" +
 	"\asession\x18\b \x01(\x04R\asession\x12\x12\n" +
 	"\x04node\x18\t \x01(\tR\x04node\x12!\n" +
 	"\fimage_digest\x18\n" +
-	" \x01(\tR\vimageDigest\"\x85\x01\n" +
+	" \x01(\tR\vimageDigest\x12\x18\n" +
+	"\alargest\x18\v \x03(\rR\alargest\"\x85\x01\n" +
 	"\x12PutManifestRequest\x124\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x1c.sheaf.wire.v1.ManifestChunkH\x00R\x05chunk\x121\n" +
 	"\x04seal\x18\x02 \x01(\v2\x1b.sheaf.wire.v1.ManifestSealH\x00R\x04sealB\x06\n" +

@@ -121,7 +121,10 @@ func (s *step) sealManifest(c *SealManifest) error {
 	if r.Job.Split == nil && int(parts) != r.Job.Count {
 		return refuse(sheaf.Invalid, "the manifest of run %s has %d partitions, and its count is %d", k.Run, parts, r.Job.Count)
 	}
-	m.Sealed, m.Partitions, m.Bytes = true, parts, k.Bytes
+	if err := largestOf(k); err != nil {
+		return err
+	}
+	m.Sealed, m.Partitions, m.Bytes, m.Largest = true, parts, k.Bytes, k.Largest
 	for _, w := range k.Warnings[:min(len(k.Warnings), maxWarnings)] {
 		m.Warnings = append(m.Warnings, short(w, maxMessage))
 	}
@@ -141,6 +144,19 @@ func (s *step) sealManifest(c *SealManifest) error {
 	row.Reuse.Waits = r.Job.Reuse && !r.Rerun && parts > 0
 	row.Status = sheaf.RunRunning
 	s.settle(r)
+	return nil
+}
+
+// largestOf refuses a seal that names what is no partition, or one twice.
+func largestOf(k *wire.ManifestSeal) error {
+	if len(k.Largest) > sheaf.MaxLargest {
+		return refuse(sheaf.Invalid, "the seal of run %s names %d large partitions; at most %d may be", k.Run, len(k.Largest), sheaf.MaxLargest)
+	}
+	for i, p := range k.Largest {
+		if p >= k.Partitions || i > 0 && p <= k.Largest[i-1] {
+			return refuse(sheaf.Invalid, "the seal of run %s names large partitions that are not ascending below %d", k.Run, k.Partitions)
+		}
+	}
 	return nil
 }
 

@@ -166,9 +166,13 @@ func (s *script) command(f []string, arg func(int) string) *fsm.Command {
 	case "chunk":
 		return &fsm.Command{Body: &fsm.Command_PutChunk{PutChunk: &fsm.PutChunk{Chunk: &wire.ManifestChunk{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
 			SplitAttempt: number(arg(3)), Sequence: number(arg(4)), First: number(arg(5)), Count: number(arg(6)), Data: text(arg(7), arg(4))}}}}
-	case "seal":
+	case "seal": // what is written after the partitions are the large ones
+		var large []uint32
+		for i := range f[min(len(f), 6):] {
+			large = append(large, number(arg(6+i)))
+		}
 		return &fsm.Command{Body: &fsm.Command_SealManifest{SealManifest: &fsm.SealManifest{Seal: &wire.ManifestSeal{Run: arg(1), Node: arg(2), Session: s.session(arg(2)),
-			SplitAttempt: number(arg(3)), Chunks: number(arg(4)), Partitions: number(arg(5)), Root: s.root(arg(4))}}}}
+			SplitAttempt: number(arg(3)), Chunks: number(arg(4)), Partitions: number(arg(5)), Root: s.root(arg(4)), Largest: large}}}}
 	case "sealed", "published":
 		d := sha256.Sum256([]byte(arg(4)))
 		k := &wire.SealResultRequest{Run: arg(1), Node: arg(2), Session: s.session(arg(2)), MergeAttempt: number(arg(3)), Digest: d[:], Files: 1, Bytes: 2, Root: arg(5)}

@@ -82,7 +82,8 @@ func (t *Term) evaluateRun(ctx context.Context, id sheaf.RunID) (placed int, err
 		t.Logger.Debug("part of a plan was refused", "run", id, "partitions", result.Refused, "reason", result.Reason)
 		t.broker.EnqueueAfter(id, shareOf(r), refusedPause)
 	}
-	if kind == wire.Kind_KIND_PARTITION && plan.Left == 0 && need.Ready > req.Ready.Len() && req.Ready.Len() == maxReady {
+	if asked := req.Ready.Len(); kind == wire.Kind_KIND_PARTITION && asked > 0 && plan.Left == 0 && need.Ready > asked && (asked == maxReady || asked < room(snap, r) && r.Nodes == nil) {
+		// There is more than is looked at at once, or these were the large ones.
 		t.broker.Enqueue(id, shareOf(r))
 	}
 	return result.Placed, nil
@@ -122,7 +123,9 @@ func (t *Term) request(snap *state.Snapshot, r *state.Run, need state.Need, nowM
 		if r.Nodes != nil {
 			return t.opsRequest(snap, r, most, nowMs), kind, true
 		}
-		req.Ready = r.Ready(nowMs, 0, min(most, maxReady))
+		if req.Ready = large(r, most); req.Ready == nil {
+			req.Ready = r.Ready(nowMs, 0, min(most, maxReady))
+		}
 		req.Retries = retries(snap, r, req.Ready)
 	default:
 		return req, kind, false

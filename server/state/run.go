@@ -153,6 +153,7 @@ type Manifest struct {
 	Root       table.Digest `json:"root"`
 	Bytes      uint64       `json:"bytes,omitempty"` // sizes of all atoms
 	Warnings   []string     `json:"warnings,omitempty"`
+	Largest    []uint32     `json:"largest,omitempty"` // partitions with far more bytes than the mean, ascending; at most sheaf.MaxLargest
 }
 
 // Chunk is one piece of a manifest.
