@@ -86,7 +86,10 @@ func (f Figure) String() string {
 // amount writes a number as precisely as it means something.
 func amount(v float64, unit string) string {
 	digits := 0
-	if v < 100 && v > -100 {
+	switch {
+	case unit == "x": // times something, mostly near 1
+		digits = 3
+	case v < 100 && v > -100:
 		digits = 1
 	}
 	s := strconv.FormatFloat(v, 'f', digits, 64)
