@@ -16,6 +16,13 @@ import (
 // handed out, beside the directories on the way to the next one: a few MB.
 const maxAhead = 1 << 16
 
+// readersPerProcessor is more than one, since a reader waits for the file system now and then, even where all is in
+// memory: a million files there are listed in 0.85 of the time that one a processor takes.
+const (
+	readersPerProcessor = 4
+	maxReaders          = 64 // each has a buffer
+)
+
 // walk lists a source in order. Several readers work on the directories that
 // come next in the order, and the caller's goroutine hands out what they
 // read. When they are as far ahead as they may be it reads the next directory itself,
@@ -27,7 +34,7 @@ func walk(ctx context.Context, s *fileSource, scope Scope, yield func([]sheaf.En
 	w.unread = append(w.unread, w.root)
 
 	var readers sync.WaitGroup
-	for range max(2, runtime.GOMAXPROCS(0)) {
+	for range min(maxReaders, readersPerProcessor*runtime.GOMAXPROCS(0)) {
 		readers.Go(w.read)
 	}
 	stop := context.AfterFunc(ctx, w.stop)

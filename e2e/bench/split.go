@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -33,6 +35,7 @@ func (b *bench) split(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(files)
+	unix.Sync() // what is written behind takes a processor from what is measured
 	a, err := b.dev(ctx, "split")
 	if err != nil {
 		return err
