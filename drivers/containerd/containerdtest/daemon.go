@@ -20,7 +20,7 @@ import (
 
 const (
 	patience = 30 * time.Second      // how long the daemon may take to answer
-	askEvery = 20 * time.Millisecond // one that has just begun to listen may say that it is not ready
+	askEvery = 20 * time.Millisecond // one that has just been started may refuse, or say that it is not ready
 )
 
 // Daemon is a containerd on a socket of its own, with its own images and state.
@@ -59,24 +59,34 @@ func (d *Daemon) Run() error {
 	if err := d.cmd.Start(); err != nil {
 		return fmt.Errorf("start containerd (make system-packages installs it): %w", err)
 	}
-	conn, err := client.New(d.Address, client.WithTimeout(patience))
-	if err == nil {
-		defer func() { _ = conn.Close() }()
-		ctx, stop := context.WithTimeout(context.Background(), patience)
-		defer stop()
-		for err == nil {
-			if ok, asked := conn.IsServing(ctx); ok && asked == nil {
-				return nil
-			}
-			select {
-			case <-time.After(askEvery):
-			case <-ctx.Done():
-				err = fmt.Errorf("it does not serve")
-			}
+	ctx, stop := context.WithTimeout(context.Background(), patience)
+	defer stop()
+	for {
+		err := d.serves(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(askEvery):
+		case <-ctx.Done():
+			d.Kill()
+			return fmt.Errorf("containerd: %w\n%s", err, d.log)
 		}
 	}
-	d.Kill()
-	return fmt.Errorf("containerd: %w\n%s", err, d.log)
+}
+
+// serves asks the daemon. One whose socket stands already and does not listen yet refuses the connection.
+func (d *Daemon) serves(ctx context.Context) error {
+	conn, err := client.New(d.Address, client.WithTimeout(patience))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	ok, err := conn.IsServing(ctx)
+	if err == nil && !ok {
+		err = errors.New("it does not serve yet")
+	}
+	return err
 }
 
 // Kill ends the daemon the hard way; its shims and their containers live on.
