@@ -44,7 +44,7 @@ func TestFailuresOutlastTheirRun(t *testing.T) {
 	if !end("r", "e", 0, 15, sheaf.FailNone, committed) {
 		t.Error("failures of partitions that succeeded elsewhere were not counted")
 	}
-	tr.over("r")
+	tr.forget("r")
 	got := tr.avoided(now)
 	if len(got) != 2 || !strings.Contains(got["a"].Why, "15 failed") || !strings.Contains(got["b"].Why, "15 failed") {
 		t.Errorf("%+v", got)

@@ -160,7 +160,7 @@ func (t *Term) look(r *state.Run) {
 		t.history.add(r)
 		t.tails.forget(r.ID)
 		t.broker.Forget(r.ID)
-		t.track.over(r.ID)
+		t.track.forget(r.ID)
 		t.hub.RunOver(r.ID)
 		poke(t.reap)
 		return

@@ -173,6 +173,9 @@ func (t *Term) keepTails(ctx context.Context) error {
 
 // mindTail looks at one run, and says when to look again at the latest.
 func (t *Term) mindTail(ctx context.Context, id sheaf.RunID, now time.Time) (time.Duration, error) {
+	if t.live(id) == nil {
+		return 0, nil
+	}
 	snap := t.Store.Snapshot()
 	r := snap.Run(id)
 	if r == nil || r.Status != sheaf.RunRunning || r.Partitions == nil || r.Masked() || r.Held() || r.Nodes != nil {

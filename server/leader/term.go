@@ -210,8 +210,8 @@ func (t *Term) keepTime(ctx context.Context) error {
 // Started implements rpc.Observer.
 func (t *Term) Started(node sheaf.NodeID, e *wire.Executions) {
 	t.track.started(node, e, time.Now())
-	if e.Kind == wire.Kind_KIND_PARTITION {
-		t.tails.add(t.Store.Snapshot().Run(sheaf.RunID(e.Run))) // when it may be slow is to be known
+	if r := t.live(sheaf.RunID(e.Run)); r != nil && e.Kind == wire.Kind_KIND_PARTITION {
+		t.tails.add(r) // when it may be slow is to be known
 	}
 }
 
@@ -220,11 +220,27 @@ func (t *Term) Ended(r *wire.Results, a *wire.Answers) {
 	if t.track.ended(r, a, time.Now()) {
 		poke(t.blames)
 	}
+	t.live(sheaf.RunID(r.Run))
+}
+
+// live gives a run of which something was just noted, or nil where it is over: reports may come after the end,
+// when it was forgotten, and are forgotten again.
+func (t *Term) live(id sheaf.RunID) *state.Run {
+	r := t.Store.Snapshot().Run(id)
+	if r == nil || r.Status.Terminal() {
+		t.tails.forget(id)
+		t.track.forget(id)
+		return nil
+	}
+	return r
 }
 
 // Pulse implements rpc.Observer. News of a node's capacity calls for evaluations.
 func (t *Term) Pulse(node sheaf.NodeID, p *wire.Pulse) {
 	anew, runs := t.track.pulse(node, p)
+	for _, x := range p.Runs {
+		t.live(sheaf.RunID(x.Run))
+	}
 	if t.suspects.clear(node) || anew {
 		t.nodesChanged()
 		return

@@ -183,9 +183,7 @@ func (t *tracker) lost(node sheaf.NodeID) {
 	}
 }
 
-// over keeps nothing of a run but that it was; forget not even that.
-func (t *tracker) over(run sheaf.RunID) { t.forget(run) }
-
+// forget keeps nothing of a run.
 func (t *tracker) forget(run sheaf.RunID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
