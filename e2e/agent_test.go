@@ -22,6 +22,7 @@ import (
 
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/drivers/containerd/containerdtest"
+	"github.com/sheaf-run/agent/e2e/build"
 	"github.com/sheaf-run/agent/e2e/port"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -41,10 +42,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "agent")
-		build := exec.Command("go", "build", "-tags", "hashicorpmetrics", "-o", binary, "github.com/sheaf-run/agent")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build the agent: %v\n%s", err, out)
+		if err := build.Program(binary, build.Agent); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		if daemon, err = containerdtest.Start(); err != nil {

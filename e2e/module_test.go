@@ -1,10 +1,10 @@
 package e2e
 
 import (
-	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/sheaf-run/agent/e2e/build"
 )
 
 // goModule builds a Go program for WebAssembly.
@@ -17,10 +17,8 @@ func goModule(t *testing.T, pkg string) string {
 func goBuild(t *testing.T, pkg string, env ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), filepath.Base(pkg))
-	build := exec.Command("go", "build", "-trimpath", "-o", path, pkg)
-	build.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+	if err := build.Program(path, pkg, env...); err != nil {
+		t.Fatal(err)
 	}
 	return path
 }

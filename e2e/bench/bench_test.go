@@ -7,12 +7,12 @@ import (
 	"maps"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/sheaf-run/agent/e2e/build"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -36,10 +36,8 @@ func TestMain(m *testing.M) {
 func TestSmoke(t *testing.T) {
 	dir := t.TempDir()
 	agent := filepath.Join(dir, "agent")
-	build := exec.Command("go", "build", "-tags", "hashicorpmetrics", "-o", agent, "github.com/sheaf-run/agent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the agent: %v\n%s", err, out)
+	if err := build.Program(agent, build.Agent); err != nil {
+		t.Fatal(err)
 	}
 	state := filepath.Join(dir, "state")
 	if err := os.Mkdir(state, 0o755); err != nil {

@@ -4,12 +4,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/sheaf-run/agent/drivers/containerd/containerdtest"
+	"github.com/sheaf-run/agent/e2e/build"
 )
 
 // long asks for the campaigns at full length, with times held against what is promised.
@@ -44,12 +44,10 @@ func TestMain(m *testing.M) {
 		for _, p := range []struct {
 			path *string
 			pkg  string
-		}{{&binary, "github.com/sheaf-run/agent"}, {&hasher, "./testdata/ledger"}, {&waiter, "../testdata/gated"}} {
+		}{{&binary, build.Agent}, {&hasher, "./testdata/ledger"}, {&waiter, "../testdata/gated"}} {
 			*p.path = filepath.Join(dir, filepath.Base(p.pkg))
-			build := exec.Command("go", "build", "-tags", "hashicorpmetrics", "-o", *p.path, p.pkg)
-			build.Env = append(os.Environ(), "CGO_ENABLED=0")
-			if out, err := build.CombinedOutput(); err != nil {
-				fmt.Fprintf(os.Stderr, "build %s: %v\n%s", p.pkg, err, out)
+			if err := build.Program(*p.path, p.pkg); err != nil {
+				fmt.Fprintln(os.Stderr, err)
 				return 1
 			}
 		}

@@ -3,10 +3,11 @@ package operations
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/sheaf-run/agent/e2e/build"
 )
 
 // patience is how long anything may take that must happen.
@@ -28,10 +29,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "agent")
-		build := exec.Command("go", "build", "-tags", "hashicorpmetrics", "-ldflags", "-s -w", "-o", binary, "github.com/sheaf-run/agent")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build the agent: %v\n%s", err, out)
+		if err := build.Program(binary, build.Agent); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		if err := sweep(); err != nil {

@@ -3,12 +3,13 @@ package operations
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sheaf-run/agent/e2e/build"
 )
 
 // page is what a page's reader has beside it. Files and programs that the examples name are made by testdata/pages.
@@ -74,13 +75,12 @@ func TestPages(t *testing.T) {
 	s := newSite(t, machines)
 	furnish(s, s.path("jobspec/srv/photos.car"))
 	for path, b := range builds {
-		build := exec.Command("go", "build", "-trimpath", "-o", s.path(path), b.pkg)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+b.goos)
+		env := []string{"GOOS=" + b.goos}
 		if b.goarch != "" {
-			build.Env = append(build.Env, "GOARCH="+b.goarch)
+			env = append(env, "GOARCH="+b.goarch)
 		}
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", b.pkg, err, out)
+		if err := build.Program(s.path(path), b.pkg, env...); err != nil {
+			t.Fatal(err)
 		}
 	}
 	for _, file := range files {
