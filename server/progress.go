@@ -94,6 +94,9 @@ func (s *Server) Explain(id sheaf.RunID, partition int) (Explanation, error) {
 	if len(e.Summary) == 0 {
 		e.Summary = append(e.Summary, aboutRun(snap, r))
 	}
+	if n := len(r.Manifest.Largest); n > 0 && partition < 0 && !r.Status.Terminal() {
+		e.Summary = append(e.Summary, fmt.Sprintf("partitions with far more bytes than the others go first: there are %d", n))
+	}
 	return e, nil
 }
 
@@ -145,6 +148,9 @@ func aboutPartition(snap *state.Snapshot, r *state.Run, p sheaf.Partition) []str
 		say = append(say, fmt.Sprintf("it failed (%s) after %d tries", p.Reason, p.Failures))
 	case sheaf.PartitionCancelled:
 		say = append(say, "it was cancelled with the run")
+	}
+	if _, large := slices.BinarySearch(r.Manifest.Largest, uint32(p.Index)); large {
+		say = append(say, "it has far more bytes than the others, and so goes before them")
 	}
 	if c := snap.Conflict(r); c != nil && slices.Contains(c.Partitions[:], p.Index) {
 		say = append(say, c.Message)

@@ -216,6 +216,9 @@ func TestSplitAndMerge(t *testing.T) {
 		case wire.Kind_KIND_SPLIT:
 			putManifest(t, f, w, chunks)
 		case wire.Kind_KIND_MERGE:
+			if e, err := h.Explain("r", -1); err != nil || !slices.ContainsFunc(e.Summary, explainsLarge) {
+				t.Errorf("the run is explained by %q, %v", e.Summary, err)
+			}
 			mergeAll(t, f, w)
 		}
 	}
@@ -235,6 +238,11 @@ func TestSplitAndMerge(t *testing.T) {
 			t.Errorf("begun were %v, and with the large one first it is %v", begun, want)
 		}
 	})
+	for p := range 5 {
+		if e, err := h.Explain("r", p); err != nil || slices.ContainsFunc(e.Summary, explainsLarge) != (p == 3) {
+			t.Errorf("partition %d is explained by %q, %v", p, e.Summary, err)
+		}
+	}
 	st, err := f.servers.ReadManifest(t.Context(), &wire.ReadManifestRequest{Run: "r", SplitAttempt: 1, First: 3, Count: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -290,6 +298,8 @@ func putManifest(t *testing.T, f *fake, w work, chunks [][]byte) {
 		t.Errorf("the seal of an attempt that was never placed: %v", err)
 	}
 }
+
+func explainsLarge(why string) bool { return strings.Contains(why, "far more bytes than the others") }
 
 // mergeAll reads what is to be merged and seals.
 func mergeAll(t *testing.T, f *fake, w work) {
