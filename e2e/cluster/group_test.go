@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // cgroups is the unified tree; where controllers are in cgroup v1 it stands beside them.
@@ -77,7 +76,7 @@ func removeGroup(path string) error {
 	}
 	var err error
 	// What was killed leaves the group when it has been waited for.
-	if !within(30*time.Second, func() bool {
+	if !within(patience, func() bool {
 		err = os.Remove(path)
 		return err == nil || errors.Is(err, os.ErrNotExist)
 	}) {

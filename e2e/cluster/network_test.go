@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -43,7 +44,7 @@ func newNetwork(t *current) *network {
 	t.Helper()
 	number := networks.Add(1)
 	n := &network{t: t, name: fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), number), device: fmt.Sprintf("shf%d-%d", os.Getpid(), number)}
-	n.subnet = freeSubnet(t)
+	n.subnet = claimSubnet(t)
 	t.Cleanup(func() {
 		ip(t, "netns", "del", n.name)
 		_ = exec.Command("ip", "link", "del", n.device).Run() // it went with its other end, soon or late
@@ -58,23 +59,35 @@ func newNetwork(t *current) *network {
 	return n
 }
 
-// freeSubnet picks one of the networks that are set apart for benchmarks (RFC 2544).
-func freeSubnet(t testing.TB) string {
+// claimSubnet picks one of the networks that are set apart for benchmarks (RFC 2544). A socket, which ends with the
+// test or its process, keeps clusters that begin at the same moment from picking the same.
+func claimSubnet(t testing.TB) string {
+	t.Helper()
+	for {
+		subnet := fmt.Sprintf("198.%d.%d", 18+rand.IntN(2), rand.IntN(256))
+		claim, err := net.Listen("unix", "@"+prefix+subnet)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !addressed(t, subnet) {
+			t.Cleanup(func() { claim.Close() })
+			return subnet
+		}
+		claim.Close()
+	}
+}
+
+// addressed reports whether this machine has an address in the subnet already.
+func addressed(t testing.TB, subnet string) bool {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for {
-		subnet := fmt.Sprintf("198.%d.%d", 18+rand.IntN(2), rand.IntN(256))
-		free := true
-		for _, a := range addresses {
-			free = free && !strings.HasPrefix(a.String(), subnet+".")
-		}
-		if free {
-			return subnet
-		}
-	}
+	return slices.ContainsFunc(addresses, func(a net.Addr) bool { return strings.HasPrefix(a.String(), subnet+".") })
 }
 
 // attach makes a namespace with the address number on the bridge.
@@ -184,18 +197,28 @@ func leftovers() (left []string) {
 	return left
 }
 
-// sweep removes what a process left that was killed before it could.
+// sweep removes what a process left that was killed before it could. This one has made nothing yet: what bears its
+// number is an earlier one's.
 func sweep() error {
 	var errs []error
-	for path, pid := range made() {
-		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) && filepath.Dir(path) == cgroups {
-			errs = append(errs, removeGroup(path))
-		}
-	}
-	for path, pid := range made() {
-		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) && filepath.Dir(path) == netns {
-			errs = append(errs, exec.Command("ip", "netns", "del", filepath.Base(path)).Run())
+	for _, kind := range []struct {
+		dir    string
+		remove func(path string) error
+	}{{cgroups, removeGroup}, {netns, removeNamespace}} {
+		for path, pid := range made() {
+			if filepath.Dir(path) == kind.dir && (pid == os.Getpid() || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)) {
+				errs = append(errs, kind.remove(path))
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removeNamespace removes a namespace. Another process may sweep too, and be the first.
+func removeNamespace(path string) error {
+	out, err := exec.Command("ip", "netns", "del", filepath.Base(path)).CombinedOutput()
+	if _, gone := os.Stat(path); err != nil && !errors.Is(gone, os.ErrNotExist) {
+		return fmt.Errorf("remove namespace %s: %w\n%s", path, err, out)
+	}
+	return nil
 }
