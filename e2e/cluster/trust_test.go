@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sheaf-run/agent/api"
+	"github.com/sheaf-run/agent/sheaf"
 )
 
 // trust is how the agents of a cluster know each other, and the test them: certificates and a
@@ -89,13 +91,18 @@ func (t *trust) environment(a *agent) []string {
 // bootstrap makes the first token, once the servers are there, and has the test use it.
 func (t *trust) bootstrap(c *cluster) {
 	c.t.Helper()
-	made := anyone(c, "the first token", func(_ context.Context, a *agent) (api.NewToken, error) {
-		// It is given once: who does not wait for it does not get it again.
+	// It is given once. An answer may be lost where the leader changes at this moment: the secret is chosen here, so
+	// that asking again, and hearing that it was made, is as good.
+	t.token = rand.Text() + rand.Text()
+	anyone(c, "the first token", func(_ context.Context, a *agent) (api.NewToken, error) {
 		ctx, stop := context.WithTimeout(context.Background(), patience)
 		defer stop()
-		return a.api.BootstrapACL(ctx, "")
+		made, err := a.api.BootstrapACL(ctx, t.token)
+		if sheaf.ClassOf(err) == sheaf.Conflict {
+			err = nil
+		}
+		return made, err
 	})
-	t.token = made.Secret
 	for _, a := range c.all() {
 		c.connect(a)
 	}
