@@ -2,19 +2,17 @@ package cluster
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 
+	"github.com/sheaf-run/agent/client/checkpoint"
 	"github.com/sheaf-run/agent/drivers/containerd/containerdtest"
 	"github.com/sheaf-run/agent/sheaf"
 )
-
-// settled is the age after which a container is one that its agent's end leaves alone.
-const settled = 3 * time.Second
 
 // TestReattach: an agent is killed, and started again, while its containers run: they go on as the processes that they
 // were, and the servers have nothing of them run again, there or elsewhere (G12).
@@ -69,9 +67,9 @@ func TestReattach(t *testing.T) {
 		before = c.containers(t)
 		return len(before) == total
 	})
-	full := time.Now()
-	await(t, "they are old enough", func() bool { return time.Since(full) > settled })
 	victim, held := c.clients[0], 0
+	// Of those younger than a checkpoint an agent knows nothing when it is started again.
+	await(t, "the checkpoint has them", func() bool { return victim.checkpointed() == each })
 	for _, x := range before {
 		if x.node == victim.name {
 			held++
@@ -101,6 +99,28 @@ func TestReattach(t *testing.T) {
 	}
 	c.compareStates()
 	t.Logf("%d of %d containers went on while their agent was killed and started", held, total)
+}
+
+// checkpointed is how many executions the agent's client has written down for its successor.
+func (a *agent) checkpointed() int {
+	a.t.Helper()
+	path := filepath.Join(a.dir, "client", "client.db")
+	once, again := read(a.t, path), read(a.t, path)
+	if once != again {
+		return 0 // what is being written is not one state
+	}
+	// The agent holds the file itself.
+	copied := filepath.Join(a.c.dir, a.name+".db")
+	write(a.t, copied, again)
+	damaged, f, err := checkpoint.Open(copied)
+	if err := errors.Join(damaged, err); err != nil {
+		a.t.Fatalf("read the checkpoint of %s: %v", a.name, err)
+	}
+	list, _, err := f.Load()
+	if err := errors.Join(err, f.Close()); err != nil {
+		a.t.Fatalf("read the checkpoint of %s: %v", a.name, err)
+	}
+	return len(list)
 }
 
 // container is a process that runs a partition of a cluster.
