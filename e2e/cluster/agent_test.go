@@ -132,17 +132,7 @@ func (a *agent) await() {
 	})
 }
 
-// cli runs a command against the agent; it must succeed. It gives its stdout.
-func (a *agent) cli(args ...string) string {
-	a.t.Helper()
-	out, err := a.try(args...)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return out
-}
-
-// try is cli for commands that may fail.
+// try runs a command against the agent, and gives its stdout.
 func (a *agent) try(args ...string) (string, error) {
 	ctx, stop := context.WithTimeout(context.Background(), 2*patience)
 	defer stop()

@@ -229,12 +229,11 @@ func (c *cluster) leads(among ...*agent) *agent {
 	return nil
 }
 
-// followers are the running servers but the leader.
-func (c *cluster) followers() (list []*agent) {
-	c.t.Helper()
-	leader := c.leader()
+// besides are the running servers but one. Who needs a leader and its followers asks once who leads: the next answer
+// may be another.
+func (c *cluster) besides(one *agent) (list []*agent) {
 	for _, s := range c.servers {
-		if s != leader && s.running() {
+		if s != one && s.running() {
 			list = append(list, s)
 		}
 	}

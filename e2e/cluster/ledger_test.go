@@ -25,12 +25,15 @@ type ledger struct {
 	run     string
 	nonces  []string
 	witness string // file in which tasks say when they begin and end
+	gate    string // file that the later partitions wait for
+	free    int    // the first partition that waits
 }
 
-// newLedger submits a run of so many records, whose tasks take a time each.
+// newLedger submits a run of so many records, whose tasks take a time each. The later half does not end
+// before release: however late a busy machine looks, the run is under way until what was to happen to it has.
 func newLedger(c *cluster, t *testing.T, name string, records int, hold time.Duration) *ledger {
 	t.Helper()
-	l := &ledger{c: c, t: t, run: name, witness: filepath.Join(c.dir, name+".witness")}
+	l := &ledger{c: c, t: t, run: name, witness: filepath.Join(c.dir, name+".witness"), gate: filepath.Join(c.dir, name+".gate"), free: records / 2}
 	in := filepath.Join(c.shared, name)
 	if err := os.Mkdir(in, 0o755); err != nil {
 		t.Fatal(err)
@@ -59,6 +62,8 @@ job "ledger" {
     env = {
       WITNESS = %q
       HOLD    = %q
+      GATE    = %q
+      FREE    = "%d"
       NODE    = "${node.name}"
     }
     resources {
@@ -73,9 +78,15 @@ job "ledger" {
     path  = "/book"
     merge = "concat"
   }
-}`, in, hasher, l.witness, hold, taskCPU))
+}`, in, hasher, l.witness, hold, l.gate, l.free, taskCPU))
 	c.submit(spec, name)
 	return l
+}
+
+// release lets the later partitions end.
+func (l *ledger) release() {
+	l.t.Helper()
+	write(l.t, l.gate, "")
 }
 
 // submit asks for a run, of one agent after another until one takes it. The run has an ID, so that asking
@@ -87,26 +98,35 @@ func (c *cluster) submit(spec, run string) {
 	})
 }
 
-// until waits for the run to be as wanted.
-func (l *ledger) until(what string, good func(sheaf.RunSummary) bool) sheaf.RunSummary {
+// results has the command line fetch the result of a run, from one agent after another: what is there
+// already is not fetched again.
+func (c *cluster) results(run, out string) {
+	c.t.Helper()
+	anyone(c, "the result of "+run, func(_ context.Context, a *agent) (string, error) {
+		return a.try("job", "results", "-o", out, run)
+	})
+}
+
+// until waits for the run to be as wanted, and is patient for as long as partitions are committed.
+func (l *ledger) until(what string, good func(sheaf.RunSummary) bool) (s sheaf.RunSummary) {
 	l.t.Helper()
-	var s sheaf.RunSummary
-	await(l.t, what, func() bool {
+	if !moving(func() (string, bool) {
 		s = l.c.summary(l.run)
-		if !good(s) && s.Status.Terminal() {
+		reached := good(s)
+		if !reached && s.Status.Terminal() {
 			l.t.Fatalf("waiting until %s, the run ended: %+v", what, s)
 		}
-		return good(s)
-	})
+		return fmt.Sprint(s.Status, s.Partitions.Succeeded), reached
+	}) {
+		l.t.Fatalf("waited in vain until %s: for %s nothing was committed of %+v", what, patience, s)
+	}
 	return s
 }
 
-// midway waits until a share of the run is committed, and work is under way.
+// midway waits until a share of the run is committed; work is under way, for there is some that is not released.
 func (l *ledger) midway() {
 	l.t.Helper()
-	l.until(l.run+" is under way", func(s sheaf.RunSummary) bool {
-		return s.Partitions.Succeeded*10 >= len(l.nonces) && s.Partitions.Succeeded < len(l.nonces)*3/4
-	})
+	l.until(l.run+" is under way", func(s sheaf.RunSummary) bool { return s.Partitions.Succeeded*10 >= len(l.nonces) })
 }
 
 // testimony is a line of the witness.
@@ -170,21 +190,27 @@ func holding(all []testimony, node string) map[int]uint32 {
 	return held
 }
 
-// busiest waits until most clients run partitions of the run, and gives the one that runs most.
+// busiest waits until most clients run partitions of the run, and gives the one that runs most of those that run
+// one that is not released: it will run something whenever a fault hits it.
 func (l *ledger) busiest() (most *agent) {
 	l.t.Helper()
 	l.until("most clients run partitions of "+l.run, func(sheaf.RunSummary) bool {
 		all, n, busy := l.heard(), 0, 0
+		most = nil
 		for _, a := range l.c.clients {
-			held := len(holding(all, a.name))
-			if held > 0 {
+			held := holding(all, a.name)
+			if len(held) > 0 {
 				busy++
 			}
-			if held > n {
-				most, n = a, held
+			waits := false
+			for partition := range held {
+				waits = waits || partition >= l.free
+			}
+			if waits && len(held) > n {
+				most, n = a, len(held)
 			}
 		}
-		return busy > len(l.c.clients)/2
+		return most != nil && busy > len(l.c.clients)/2
 	})
 	return most
 }
@@ -270,7 +296,7 @@ func (l *ledger) files(_ context.Context, a *agent) (files []sheaf.File, err err
 func (l *ledger) fetch(partitions []sheaf.Partition) {
 	l.t.Helper()
 	out := filepath.Join(l.c.dir, l.run+".result")
-	l.c.leader().cli("job", "results", "-o", out, l.run)
+	l.c.results(l.run, out)
 	entries, err := os.ReadDir(filepath.Join(out, "outputs", "entries"))
 	if err != nil || len(entries) != len(l.nonces) {
 		l.t.Fatalf("the result that was fetched has %d entries, want %d (%v)", len(entries), len(l.nonces), err)
@@ -314,7 +340,7 @@ job "chain" {
 	if s := l.c.ended(run); s.Status != sheaf.RunSucceeded {
 		l.t.Fatalf("the run that reads the result of %s ended as %+v", l.run, s)
 	}
-	l.c.leader().cli("job", "results", "-o", out, run)
+	l.c.results(run, out)
 	var want strings.Builder
 	for i := range l.nonces {
 		want.WriteString(l.entry(i))

@@ -44,6 +44,7 @@ func (c *cluster) lose(l *ledger, victim *agent, leaderToo bool) time.Duration {
 		leader.crash()
 	}
 	victim.crash()
+	l.release()
 	held = holding(l.heard(), victim.name)
 	if len(held) == 0 {
 		l.t.Fatalf("%s had just ended all that it ran: the fault did not hit", victim.name)

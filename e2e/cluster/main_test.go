@@ -25,6 +25,9 @@ var (
 // patience is how long anything may take that must happen.
 const patience = 3 * time.Minute
 
+// forever is longer than all tests together may take.
+const forever = 24 * time.Hour
+
 // pollEvery is how often what happens in other processes is looked at.
 const pollEvery = 50 * time.Millisecond
 
@@ -98,6 +101,20 @@ func await(t testing.TB, what string, good func() bool) {
 	if !within(patience, good) {
 		t.Fatalf("waited %s in vain until %s", patience, what)
 	}
+}
+
+// moving is within for what takes long on a busy machine: it gives up when the state, what it has come to, has
+// been the same for too long.
+func moving(look func() (state string, good bool)) (reached bool) {
+	last, changed := "", time.Now()
+	within(forever, func() bool {
+		var state string
+		if state, reached = look(); state != last {
+			last, changed = state, time.Now()
+		}
+		return reached || time.Since(changed) > patience
+	})
+	return reached
 }
 
 // within polls until good, for at most so long. Looking must not keep the cluster busy: what took long is asked seldom.

@@ -67,7 +67,7 @@ func elections(c *cluster, t *testing.T) {
 	var took []time.Duration
 	for i := range either(3, 10) {
 		leader := c.leader()
-		rest := c.followers()
+		rest := c.besides(leader)
 		leader.crash()
 		took = append(took, accepted(t, fmt.Sprintf("elected-%d", i), rest...))
 		leader.start()
@@ -82,19 +82,25 @@ func elections(c *cluster, t *testing.T) {
 func noQuorum(c *cluster, t *testing.T) {
 	l := newLedger(c, t, "no-quorum", 100, time.Second)
 	l.busiest()
-	accepted(t, "before-the-loss", c.servers...)
-	victims := append(c.followers()[:1], c.leader())
-	var left *agent
-	for _, s := range c.servers {
-		if s != victims[0] && s != victims[1] {
-			left = s
-		}
+	const known = "before-the-loss"
+	accepted(t, known, c.servers...)
+	leader := c.leader()
+	followers := c.besides(leader)
+	left := followers[1]
+	stale := func() (m api.Meta, err error) {
+		ctx, stop := context.WithTimeout(context.Background(), patience)
+		defer stop()
+		_, m, err = left.api.Run(ctx, known, api.Read{Stale: true})
+		return m, err
 	}
-	for _, v := range victims {
+	await(t, left.name+" has heard of "+known, func() bool { _, err := stale(); return err == nil })
+	for _, v := range []*agent{followers[0], leader} {
 		v.crash()
 	}
+	l.release()
 	var failing []time.Duration
-	for began := time.Now(); time.Since(began) < either(8*time.Second, time.Minute); {
+	alone := false // it takes the server that is left a while to find that out
+	for began := time.Now(); time.Since(began) < either(8*time.Second, time.Minute) || !alone && time.Since(began) < patience; {
 		for _, a := range []*agent{left, c.clients[0]} {
 			asked := time.Now()
 			ctx, stop := context.WithTimeout(context.Background(), patience)
@@ -108,23 +114,22 @@ func noQuorum(c *cluster, t *testing.T) {
 			}
 			failing = append(failing, time.Since(asked))
 		}
-		var m api.Meta
-		_, err := ask(left, func(ctx context.Context) (r api.Run, err error) {
-			r, m, err = left.api.Run(ctx, "before-the-loss", api.Read{Stale: true})
-			return r, err
-		})
-		// The server may be about to find out that it is alone.
-		if time.Since(began) > 5*time.Second && (err != nil || m.KnownLeader) {
+		m, err := stale()
+		if err != nil || alone && m.KnownLeader {
 			t.Errorf("a stale read without a quorum: %v, knows of a leader: %v", err, m.KnownLeader)
 		}
+		alone = alone || !m.KnownLeader
 		pause(time.Second)
+	}
+	if !alone {
+		t.Errorf("%s knows of a leader %s after two of three servers were killed", left.name, patience)
 	}
 	if len(failing) < either(2, 12) { // each waits a while for a leader to come
 		t.Errorf("only %d writes were tried", len(failing))
 	}
 	measured(t, figure{"until a write without a quorum has failed", failing, "worst", 5 * time.Second})
 	c.whole()
-	c.acknowledged(map[string]bool{"before-the-loss": true})
+	c.acknowledged(map[string]bool{known: true})
 	for _, p := range l.check() {
 		if p.Failures != 0 {
 			t.Errorf("the loss of the quorum cost partition %d a try: %+v", p.Index, p)
@@ -137,7 +142,7 @@ func noQuorum(c *cluster, t *testing.T) {
 func (c *cluster) acknowledged(runs map[string]bool) {
 	c.t.Helper()
 	var open []sheaf.RunStub
-	if !within(patience, func() bool {
+	look := func() (string, bool) {
 		open = anyone(c, "which runs are not over", func(ctx context.Context, a *agent) ([]sheaf.RunStub, error) {
 			list, _, err := a.api.Runs(ctx, api.Read{Params: map[string][]string{"filter": {`status != "succeeded"`}, "per_page": {"10"}}})
 			return list, err
@@ -147,8 +152,13 @@ func (c *cluster) acknowledged(runs map[string]bool) {
 				c.t.Fatalf("run %s is %+v", r.ID, r)
 			}
 		}
-		return len(open) == 0
-	}) {
+		ids := ""
+		for _, r := range open {
+			ids += string(r.ID) + " "
+		}
+		return ids, len(open) == 0
+	}
+	if !moving(look) {
 		for _, r := range open {
 			why := anyone(c, "why "+string(r.ID)+" waits", func(ctx context.Context, a *agent) (api.Explanation, error) {
 				return a.api.Explain(ctx, string(r.ID), -1)
@@ -272,8 +282,10 @@ func leaderFrozen(c *cluster, t *testing.T) {
 	l := newLedger(c, t, "leader-frozen", either(200, 2000), 500*time.Millisecond)
 	l.midway()
 	acked, _, stop := c.storm("frozen", 4, 100)
-	leader, rest := c.leader(), c.followers()
+	leader := c.leader()
+	rest := c.besides(leader)
 	leader.group.freeze()
+	l.release()
 	frozen := time.Now()
 	await(t, "another leads", func() bool { return c.leads(rest...) != nil })
 	t.Logf("the next leader was there %s after the first had been frozen", time.Since(frozen).Round(time.Millisecond))
@@ -282,13 +294,21 @@ func leaderFrozen(c *cluster, t *testing.T) {
 	// What it now acknowledges must be in the log of the others.
 	for i := range 20 {
 		run := fmt.Sprintf("deposed-%d", i)
-		if _, err := leader.put(run); err == nil {
-			accepted(t, run, rest...)
-			if got, err := ask(rest[0], func(ctx context.Context) (api.SubmitReply, error) {
-				return rest[0].api.Submit(ctx, api.SubmitRequest{ID: sheaf.RunID(run), Job: c.small})
-			}); err == nil && got.Created {
-				t.Errorf("the deposed leader acknowledged %s and the others had never heard of it", run)
+		if _, err := leader.put(run); err != nil {
+			continue
+		}
+		var got api.SubmitReply
+		await(t, "another answers for "+run, func() (answered bool) {
+			for _, a := range rest {
+				var err error
+				if got, err = a.put(run); err == nil {
+					return true
+				}
 			}
+			return false
+		})
+		if got.Created {
+			t.Errorf("the deposed leader acknowledged %s and the others had never heard of it", run)
 		}
 	}
 	stop()

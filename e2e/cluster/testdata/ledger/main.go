@@ -1,5 +1,6 @@
 // Ledger is the task of the ledger job. It reads its record, "index nonce", writes an entry that only the
-// nonce's holder can make, and tells a witness outside when it began and when it ended.
+// nonce's holder can make, and tells a witness outside when it began and when it ended. From partition FREE on it
+// does not end before there is the file GATE.
 package main
 
 import (
@@ -7,9 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
+
+// pollEvery is how often a task looks at the gate.
+const pollEvery = 50 * time.Millisecond
 
 func main() {
 	if err := run(); err != nil {
@@ -36,6 +41,9 @@ func run() error {
 	}
 	index, nonce, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
 	time.Sleep(hold)
+	if err := pass(); err != nil {
+		return err
+	}
 	entry := fmt.Sprintf("%s %x\n", index, sha256.Sum256([]byte(nonce)))
 	if err := os.WriteFile(filepath.Join(os.Getenv("SHEAF_OUTPUT_ENTRIES"), index), []byte(entry), 0o644); err != nil {
 		return err
@@ -46,6 +54,24 @@ func run() error {
 		return err
 	}
 	return testify("ended")
+}
+
+// pass waits for the gate, where this partition has to.
+func pass() error {
+	index, err := strconv.Atoi(os.Getenv("SHEAF_PARTITION_INDEX"))
+	if err != nil {
+		return err
+	}
+	free, err := strconv.Atoi(os.Getenv("FREE"))
+	if err != nil || index < free {
+		return err
+	}
+	for {
+		if _, err := os.Stat(os.Getenv("GATE")); !os.IsNotExist(err) {
+			return err
+		}
+		time.Sleep(pollEvery)
+	}
 }
 
 // testify adds a line to the witness's file. Short appends are not torn.
