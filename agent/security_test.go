@@ -18,6 +18,7 @@ import (
 
 	"github.com/sheaf-run/agent/api"
 	"github.com/sheaf-run/agent/internal/gossip"
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/pki/pkitest"
 	"github.com/sheaf-run/agent/sheaf"
@@ -25,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) {
 	// memberlist waits for its last probe by TCP beyond Shutdown.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+	leaktest.Main(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // said is all that a person reads of an error.

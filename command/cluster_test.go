@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sheaf-run/agent/drivers/builtin"
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/jobspec"
 )
 
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	// memberlist waits for its last probe by TCP beyond Shutdown.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+	leaktest.Main(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // startDev runs `agent dev` with these flags until the test ends, and points the environment at it.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sheaf-run/agent/agent"
 	"github.com/sheaf-run/agent/drivers/builtin"
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/jobspec"
 )
 
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	// memberlist waits for its last probe by TCP beyond Shutdown.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+	leaktest.Main(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // served is a dev agent's API.

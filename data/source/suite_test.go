@@ -6,13 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/sheaf-run/agent/data/source"
 	"github.com/sheaf-run/agent/data/source/sourcetest"
+	"github.com/sheaf-run/agent/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func TestFileSource(t *testing.T) {
 	var dir string

@@ -10,12 +10,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sheaf-run/agent/internal/gossip"
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
 func TestMain(m *testing.M) {
 	// memberlist waits for its last probe by TCP beyond Shutdown.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+	leaktest.Main(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // found bounds the waiting for what gossip spreads in milliseconds on loopback.

@@ -7,15 +7,15 @@ import (
 	"net"
 	"testing"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/internal/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // startMux runs a mux on loopback until the test ends.
 func startMux(t *testing.T) *wire.Mux {

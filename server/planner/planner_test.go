@@ -7,8 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/fsm"
 	"github.com/sheaf-run/agent/server/planner"
@@ -17,7 +16,7 @@ import (
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // log is a state machine without a cluster around it.
 type log struct {

@@ -12,14 +12,13 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/server/state"
 	"github.com/sheaf-run/agent/server/state/table"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func job(name string) (*sheaf.Job, []byte) {
 	return &sheaf.Job{Name: name, Namespace: "default", Count: 300}, fmt.Appendf(nil, `{"name":%q,"namespace":"default","count":300,"retry":{"delay":"0s","max_delay":"0s"},"task":{"kill_timeout":"0s"},"failure":{"tolerate":0}}`, name)

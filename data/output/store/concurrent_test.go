@@ -8,12 +8,11 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // TestAllAtOnce appends, syncs, answers, reads, follows and deletes from many goroutines.
 func TestAllAtOnce(t *testing.T) {
