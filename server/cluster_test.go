@@ -40,11 +40,14 @@ func founding(t *testing.T, i int, join []string) (*host, *gossip.Pool) {
 	return sit(t, seat{name: id, id: id, expect: 3, join: join})
 }
 
+// steady is longer than a machine under load stalls for: the leader changes when a test wants it to.
+const steady = 3 * time.Second
+
 // sit starts a server that finds others by gossip.
 func sit(t *testing.T, at seat) (*host, *gossip.Pool) {
 	t.Helper()
 	if at.address == "" {
-		at.address = "127.0.0.1:0"
+		at.address = freeAddress(t)
 	}
 	if at.dir == "" {
 		at.dir = tempDir(t)
@@ -65,7 +68,8 @@ func sit(t *testing.T, at seat) (*host, *gossip.Pool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(server.Config{ID: at.id, Region: "test", DataDir: at.dir, Address: l.Addr().String(), Expect: at.expect, Raft: mux.Raft(), Gossip: pool, Logger: logger})
+	s, err := server.New(server.Config{ID: at.id, Region: "test", DataDir: at.dir, Address: l.Addr().String(), Expect: at.expect, Raft: mux.Raft(), Gossip: pool, Logger: logger, Election: steady,
+		Heartbeat: server.Heartbeat{Lease: patience}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sheaf-run/agent/e2e/port"
 	"github.com/sheaf-run/agent/internal/pki"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server"
@@ -43,6 +45,16 @@ func (h *host) stop() error {
 	return h.err
 }
 
+// freeAddress is where a server may listen, and listen again when it comes back.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	at, err := port.Free()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at)
+}
+
 // startHost runs a lone server; dir may be empty. address is where it listens, or any.
 func startHost(t testing.TB, dir, address string, with ...func(*server.Config)) *host {
 	t.Helper()
@@ -53,7 +65,7 @@ func startHost(t testing.TB, dir, address string, with ...func(*server.Config)) 
 func startHostAs(t testing.TB, keys *pki.Keys, dir, address string, with ...func(*server.Config)) *host {
 	t.Helper()
 	if address == "" {
-		address = "127.0.0.1:0"
+		address = freeAddress(t)
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -67,7 +79,8 @@ func startHostAs(t testing.TB, keys *pki.Keys, dir, address string, with ...func
 	if os.Getenv("SHEAF_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	conf := server.Config{ID: "s1", Region: "test", DataDir: dir, Address: l.Addr().String(), Expect: 1, Raft: mux.Raft(), Logger: logger}
+	conf := server.Config{ID: "s1", Region: "test", DataDir: dir, Address: l.Addr().String(), Expect: 1, Raft: mux.Raft(), Logger: logger,
+		Heartbeat: server.Heartbeat{Lease: patience}} // a machine that stalls loses no node
 	for _, f := range with {
 		f(&conf)
 	}

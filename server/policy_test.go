@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -14,12 +15,28 @@ import (
 func TestRunTimesOut(t *testing.T) {
 	h := startHost(t, "", "")
 	f := newFake(t, h, "a", func(work) sheaf.Outcome { return 0 }).connect(nil)
-	h.submit(t, "r", job(count(3), func(j *sheaf.Job) { j.Timeout = sheaf.Duration(50 * time.Millisecond) }))
-	r := h.awaitStatus(t, "r", sheaf.RunFailed)
-	if !strings.Contains(r.Error, "timeout") {
-		t.Errorf("error %q", r.Error)
+	begun := 0
+	for timeout := 50 * time.Millisecond; begun < 3; timeout *= 2 { // a busy machine may not have begun by then
+		id := sheaf.RunID(fmt.Sprint("r", timeout.Milliseconds()))
+		h.submit(t, id, job(count(3), func(j *sheaf.Job) { j.Timeout = sheaf.Duration(timeout) }))
+		r := h.awaitStatus(t, id, sheaf.RunFailed)
+		if !strings.Contains(r.Error, "timeout") {
+			t.Errorf("error %q", r.Error)
+		}
+		f.await("what it had being killed", func() bool {
+			begun = 0
+			killed := 0
+			for w := range f.begun {
+				if w.generation = 0; w.run == id { // a kill names none
+					begun++
+					if f.kills[w] {
+						killed++
+					}
+				}
+			}
+			return begun < 3 || killed == 3
+		})
 	}
-	f.await("what it had being killed", func() bool { return len(f.kills) == 3 })
 }
 
 func TestRetryWaitsForItsDelay(t *testing.T) {

@@ -45,6 +45,7 @@ type Config struct {
 
 	Retention Retention
 	Heartbeat Heartbeat
+	Election  time.Duration // see consensus.Config
 
 	Keys rpc.Keys // of secrets, asked for each use; nil refuses secrets
 }
@@ -138,7 +139,7 @@ func New(c Config) (*Server, error) {
 	s.store = state.New(chunks)
 	conf := consensus.Config{
 		Identity: identity, DataDir: c.DataDir, Address: c.Address, Listener: c.Raft,
-		Machine: newMachine(s.store, s.events, s.named), Logger: c.Logger, Lead: s.lead, Dial: c.Dialer.Raft,
+		Machine: newMachine(s.store, s.events, s.named), Logger: c.Logger, Election: c.Election, Lead: s.lead, Dial: c.Dialer.Raft,
 	}
 	if c.Expect != 1 || c.Gossip != nil && c.Gossip.Joins() {
 		if c.Gossip == nil {

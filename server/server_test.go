@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server"
 	"github.com/sheaf-run/agent/server/scheduler"
@@ -22,7 +23,7 @@ import (
 
 // memberlist does not wait for a probe under way when it is shut down; the probe ends by its timeout.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+	leaktest.Main(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 func TestTenThousandPartitions(t *testing.T) {
@@ -425,7 +426,7 @@ func TestSessionsKeepToThemselves(t *testing.T) {
 
 func TestNodeLostMovesItsWork(t *testing.T) {
 	t.Parallel() // it waits for a lease to run out
-	h := startHost(t, "", "")
+	h := startHost(t, "", "", func(c *server.Config) { c.Heartbeat = server.Heartbeat{} })
 	dead := newFake(t, h, "dead", func(work) sheaf.Outcome { return 0 }).connect(nil)
 	h.submit(t, "r", job(count(6)))
 	dead.await("work", func() bool { return len(dead.begun) == 6 })

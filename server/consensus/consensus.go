@@ -37,6 +37,9 @@ type Config struct {
 	Listener net.Listener // raft's share of the RPC listener
 	Machine  Machine
 	Logger   *slog.Logger
+	// Election is how long a follower believes in a leader that it does not hear of; 0 is 600 ms. A machine that
+	// stalls for as long changes the leader.
+	Election time.Duration
 
 	// Dial connects to another server's raft; nil is plain text.
 	Dial func(ctx context.Context, address string) (net.Conn, error)

@@ -16,17 +16,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/server/consensus"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // patience bounds waiting for what takes milliseconds, or an election at most.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // ledger is a machine that keeps every command, in order.
 type ledger struct {
@@ -91,6 +90,7 @@ type options struct {
 	founders []consensus.Peer
 	id       string
 	haltAt   string
+	election time.Duration
 }
 
 func identity(t *testing.T, dir, id string) consensus.Identity {
@@ -129,7 +129,7 @@ func start(t *testing.T, o options) *member {
 	}
 	c := consensus.Config{
 		Identity: identity(t, o.dir, o.id), DataDir: o.dir, Address: o.listener.Addr().String(), Listener: mux.Raft(),
-		Machine: m.ledger, Logger: slog.New(slog.DiscardHandler),
+		Machine: m.ledger, Logger: slog.New(slog.DiscardHandler), Election: o.election,
 		Lead: func(ctx context.Context, term uint64) error {
 			m.leads <- term
 			<-ctx.Done()
@@ -170,6 +170,23 @@ func (m *member) lead(t *testing.T) *member {
 		t.Fatal("the server did not come to lead")
 	}
 	return m
+}
+
+// hear waits until m knows who leads: the others are a majority without it.
+func (m *member) hear(t *testing.T, leader string) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		changed := m.Changed()
+		if address, _ := m.Leader(); address == leader {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("a follower has not heard of the leader at %s", leader)
+		}
+	}
 }
 
 func (m *member) apply(t *testing.T, command string) {
@@ -270,6 +287,9 @@ func TestHaltedMachineEndsTheServer(t *testing.T) {
 	}
 }
 
+// steady is longer than a machine under load stalls for: the leader changes when a test wants it to.
+const steady = 3 * time.Second
+
 // three starts three servers that found a cluster together.
 func three(t *testing.T) []*member {
 	t.Helper()
@@ -282,7 +302,7 @@ func three(t *testing.T) []*member {
 	}
 	var members []*member
 	for i, l := range listeners {
-		members = append(members, start(t, options{dir: t.TempDir(), listener: l, id: fmt.Sprint("s", i), founders: founders}))
+		members = append(members, start(t, options{dir: t.TempDir(), listener: l, id: fmt.Sprint("s", i), founders: founders, election: steady}))
 	}
 	return members
 }
@@ -320,9 +340,10 @@ func TestThreeLoseTheirLeader(t *testing.T) {
 	for _, m := range members {
 		if m != leader {
 			rest = append(rest, m)
+			address, _ := leader.Leader()
+			m.hear(t, address)
 			_, _, err := m.Apply(t.Context(), []byte("no"))
 			var le *consensus.LeaderError
-			address, _ := leader.Leader()
 			if sheaf.ClassOf(err) != sheaf.NotLeader || !errors.As(err, &le) || le.Address != address {
 				t.Errorf("a follower answers %v, want where the leader is", err)
 			}

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +12,10 @@ import (
 )
 
 const (
-	// heartbeatTimeout is when a follower stops believing in its leader; leaseTimeout is
-	// when a leader without a quorum stops believing in itself. A stalled scheduler on a
+	// heartbeatTimeout is when a follower stops believing in its leader, unless Config.Election says otherwise; a
+	// leader without a quorum stops believing in itself a sixth earlier. A stalled scheduler on a
 	// busy machine stays below them, and a new leader is found in about a second.
 	heartbeatTimeout = 600 * time.Millisecond
-	leaseTimeout     = 500 * time.Millisecond
 	// maxAppendEntries doubles what many appliers at once get through (see the limits of raft on disk).
 	maxAppendEntries = 512
 	// snapshotAt is how many bytes of entries above the newest snapshot lead to the
@@ -35,7 +35,8 @@ const (
 func (n *Node) raftConfig(alone bool) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.config.Identity.Server)
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = heartbeatTimeout, heartbeatTimeout, leaseTimeout
+	election := cmp.Or(n.config.Election, heartbeatTimeout)
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = election, election, election*5/6
 	c.MaxAppendEntries = maxAppendEntries
 	c.BatchApplyCh = true
 	c.SnapshotInterval, c.SnapshotThreshold = never, math.MaxUint64
