@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,7 +24,8 @@ type fleet struct {
 	in      string // which all may read
 }
 
-// startFleet starts a server that gives up on nodes soon, and n clients named w0, w1, … with two slots each.
+// startFleet starts a server that makes what a lost node had anew soon, and n clients named w0, w1, … with two slots each. The
+// lease is what everybody has: with a shorter one a machine that is too busy loses nodes of which tests say that they were not lost.
 func startFleet(t *testing.T, n int) *fleet {
 	t.Helper()
 	f := &fleet{t: t, gossip: freePort(t), in: t.TempDir()}
@@ -31,14 +33,19 @@ func startFleet(t *testing.T, n int) *fleet {
 server {
   enabled = true
   heartbeat {
-    lease   = "2s"
-    grace   = "1s"
     outputs = "1s"
   }
 }
 `)
 	for i := range n {
 		f.clients = append(f.clients, startDaemon(t, f.config("w"+strconv.Itoa(i))))
+	}
+	for i := range n { // so that what is submitted goes to all of them
+		name := "w" + strconv.Itoa(i)
+		await(t, name+" takes work", func() bool {
+			got := f.node(name)
+			return got.Status == sheaf.NodeReady && !slices.ContainsFunc(got.Drivers, func(d sheaf.NodeDriver) bool { return !d.Healthy })
+		})
 	}
 	return f
 }

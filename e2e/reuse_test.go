@@ -145,7 +145,8 @@ func TestReuseOverNodes(t *testing.T) {
 		to = filepath.Join(f.in, "published-"+id)
 		return jobspec(t, fmt.Sprintf(`
 job "over" {
-  reuse = true
+  reuse   = true
+  backups = false
   input "in" {
     source = "file://%s/files"
     mount  = "/in"
