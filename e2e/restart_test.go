@@ -11,18 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sheaf-run/agent/client/checkpoint"
 	"github.com/sheaf-run/agent/drivers/containerd/containerdtest"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
-const (
-	// gatedCount partitions make up a run of the restart tests: the first gatedFree end at
-	// once, then gatedSlots at a time wait for the gate, and the rest waits for those.
-	gatedCount, gatedFree, gatedSlots = 12, 4, 4
-
-	// settled is the age after which a container is one that a restart leaves alone: the agent writes down what outlives a second.
-	settled = 3 * time.Second
-)
+// gatedCount partitions make up a run of the restart tests: the first gatedFree end at
+// once, then gatedSlots at a time wait for the gate, and the rest waits for those.
+const gatedCount, gatedFree, gatedSlots = 12, 4, 4
 
 // gated is a run in progress whose tasks are watched.
 type gated struct {
@@ -89,6 +85,37 @@ func await(t *testing.T, what string, good func() bool) {
 		}
 		<-time.After(20 * time.Millisecond)
 	}
+}
+
+// settle waits until all that runs is what a restart leaves alone: the agent has written it down, which it does
+// with what has run for a while.
+func (g *gated) settle() {
+	g.t.Helper()
+	path := filepath.Join(g.a.dataDir, "client", "client.db")
+	copied := filepath.Join(g.t.TempDir(), "client.db")
+	await(g.t, "the agent has written down what runs", func() bool {
+		text := read(g.t, path)
+		if text != read(g.t, path) {
+			return false // it is being written
+		}
+		write(g.t, copied, text)
+		_, file, err := checkpoint.Open(copied)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		defer file.Close()
+		list, _, err := file.Load()
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		runs, found := g.running(), 0
+		for _, x := range list {
+			if _, ok := runs[strconv.Itoa(int(x.Partition))]; ok {
+				found++
+			}
+		}
+		return found == gatedSlots
+	})
 }
 
 // plugin is the process of the agent's driver, 0 where there is none.
@@ -233,8 +260,7 @@ func TestKills(t *testing.T) {
 				g := startGated(t, driver, configs[driver])
 				survive := driver == "containerd"
 				if survive {
-					full := time.Now()
-					await(t, "the containers are old enough", func() bool { return time.Since(full) > settled })
+					g.settle()
 				}
 				before, ran := g.a.partitions("gated"), g.running()
 				g.killed(victim)
@@ -308,8 +334,7 @@ func (g *gated) stillRun(ran map[string]int32) {
 // outputs are whole. What they print meanwhile has no reader and may be lost.
 func TestEndsWhileDead(t *testing.T) {
 	g := startGated(t, "containerd", gatedConfigs(t)["containerd"])
-	full := time.Now()
-	await(t, "the containers are old enough", func() bool { return time.Since(full) > settled })
+	g.settle()
 	before, ran := g.a.partitions("gated"), g.running()
 	g.unread = ran
 	g.a.kill()
