@@ -31,7 +31,8 @@ func smallDisk(t *testing.T, mib int) (dir string) {
 // TestDiskOfAClient: where a client's disk gets fuller than it may, the oldest runs that are over go
 // with their outputs, as many as it takes. What is under way is not touched, nor what is newer.
 func TestDiskOfAClient(t *testing.T) {
-	const disk, each, runs = 64, 8, 7 // MiB, MiB, and how many
+	// All runs together fit on the disk, however late what is over goes, and a third of it is full with three of them and the live one.
+	const disk, full, each, runs = 96, 33, 8, 7 // MiB, percent, MiB, and how many
 	gossip, dir := freePort(t), smallDisk(t, disk)
 	server := startDaemon(t, "name = \"server\"\n"+portsBlock(t, gossip)+`
 server {
@@ -41,7 +42,7 @@ server {
   }
 }
 `)
-	startDaemonIn(t, dir, fmt.Sprintf("name = \"worker\"\njoin = [\"127.0.0.1:%s\"]\n%s", gossip, portsBlock(t, freePort(t)))+`
+	startDaemonIn(t, dir, fmt.Sprintf("name = \"worker\"\njoin = [\"127.0.0.1:%s\"]\n%s", gossip, portsBlock(t, freePort(t)))+fmt.Sprintf(`
 client {
   enabled = true
   drivers = ["exec"]
@@ -49,11 +50,11 @@ client {
     disk = "1GiB"
   }
   gc {
-    disk_usage = 50
+    disk_usage = %d
     interval   = "200ms"
   }
 }
-`)
+`, full))
 	gate := filepath.Join(t.TempDir(), "gate")
 	writing := func(name string, n int) string {
 		script := fmt.Sprintf("if [ $SHEAF_PARTITION_INDEX = 1 ]; then %s; fi; head -c %d /dev/zero > $SHEAF_OUTPUT_OUT/$SHEAF_PARTITION_INDEX", waiting(gate), each<<20)
@@ -83,9 +84,9 @@ client {
 		if err := unix.Statfs(dir, &st); err != nil {
 			t.Fatal(err)
 		}
-		return st.Blocks-st.Bfree <= st.Blocks/2
+		return st.Blocks-st.Bfree <= st.Blocks*full/100
 	})
-	// Of seven runs of 8 MiB three at most fit into half of 64 MiB, beside the live one.
+	// Of seven runs of 8 MiB three at most fit into a third of 96 MiB, beside the live one.
 	got := left()
 	if len(got) == 0 || len(got) > 3 || !slices.Equal(got, all[runs-len(got):]) {
 		t.Errorf("%v are left, want the newest", got)
