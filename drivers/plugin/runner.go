@@ -98,22 +98,43 @@ func (r *procRunner) notStarted(err error) error {
 	return err
 }
 
-// drainReader says when it was read to its end.
+// mostLate is what a pipe holds at most, in bytes.
+const mostLate = 64 << 10
+
+// drainReader says when it was read to its end. Past its deadline that is what lies in the pipe: who reads may have come late.
 type drainReader struct {
 	*os.File
 	drained chan struct{}
 	once    sync.Once
+	late    int // read past the deadline, in bytes
 }
 
 func (d *drainReader) Read(b []byte) (int, error) {
 	n, err := d.File.Read(b)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = io.EOF
+		n, err = d.rest(b)
 	}
 	if err != nil {
 		d.once.Do(func() { close(d.drained) })
 	}
 	return n, err
+}
+
+// rest reads without waiting. Strays that write on are not followed.
+func (d *drainReader) rest(b []byte) (n int, err error) {
+	raw, err := d.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	b = b[:min(len(b), mostLate-d.late)]
+	if err := raw.Control(func(fd uintptr) { n, _ = syscall.Read(int(fd), b) }); err != nil {
+		return 0, err
+	}
+	if n <= 0 {
+		return 0, io.EOF
+	}
+	d.late += n
+	return n, nil
 }
 
 func (r *procRunner) Wait(context.Context) error {
