@@ -58,7 +58,9 @@ func TestSmoke(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, p := range r.Promises {
-		if p.Value <= 0 || p.Target <= 0 {
+		// What is the difference of two measurements may come out as nothing, or less, where there is so little to do.
+		some := p.Value > 0 || slices.Contains([]string{"P7.memory", "P11.waiting", "P14", "P14.server"}, key)
+		if !some || math.IsNaN(p.Value) || math.IsInf(p.Value, 0) || p.Target <= 0 {
 			t.Errorf("%s: %+v, want a value and a target", key, p)
 		}
 	}

@@ -16,8 +16,9 @@ import (
 	"github.com/sheaf-run/agent/e2e/port"
 )
 
-// stopPatience is how long an agent may take to end when told to.
-const stopPatience = 20 * time.Second
+// stopPatience is how long an agent may take to end when told to, on a machine that is busy. One that is ended by force
+// leaves no profile.
+const stopPatience = 2 * time.Minute
 
 // keptLog is how much of an agent's log is kept for an error, in bytes: some
 // hundred of its last lines.
