@@ -67,7 +67,7 @@ func TestMain(m *testing.M) {
 
 // leftovers lists the processes of the agent's binary, once it has given them time to end.
 func leftovers() (left string) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(50 * time.Millisecond) {
 		left = ""
 		all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, path := range all {
@@ -240,7 +240,7 @@ func (a *agent) stop() {
 	_ = a.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-a.exited:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		a.t.Errorf("the agent does not stop on SIGTERM:\n%s", a.stderr)
 		_ = a.cmd.Process.Kill()
 		<-a.exited

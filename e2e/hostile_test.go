@@ -104,7 +104,7 @@ func TestHostileTasks(t *testing.T) {
 		{"fifo", "exec", shellConfig("mkfifo $SHEAF_OUTPUT_OUT/pipe"), "", 1, `pipe`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := a.cli("job", "run", "-id", c.name, "-timeout", "30s", jobspec(t, oneTry(c.name, c.count, c.driver, c.config, c.task, "")))
+			r := a.cli("job", "run", "-id", c.name, "-timeout", patience.String(), jobspec(t, oneTry(c.name, c.count, c.driver, c.config, c.task, "")))
 			if r.code != 3 {
 				t.Fatalf("exit %d, want 3:\n%s%s", r.code, r.stdout, r.stderr)
 			}

@@ -11,22 +11,35 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
 )
 
-// website serves a directory over TLS; every seventh request fails, every eleventh is cut off.
+// website serves a directory over TLS; every seventh request fails, every eleventh is cut off, but none for one file three times in a
+// row: how often a request is tried has a bound.
 func website(t *testing.T, dir string) (url, ca string) {
 	t.Helper()
 	files := http.FileServer(http.Dir(dir))
-	var requests atomic.Int64
+	var mu sync.Mutex
+	requests, failed := 0, map[string]int{} // in a row, by path
+	fails := func(path string) (refused, cut bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		requests++
+		refused, cut = requests%7 == 0, requests%11 == 0
+		if failed[path]++; !refused && !cut || failed[path] > 2 {
+			failed[path] = 0
+			return false, false
+		}
+		return refused, cut
+	}
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch n := requests.Add(1); {
-		case n%7 == 0:
+		switch refused, cut := fails(r.URL.Path); {
+		case refused:
 			w.WriteHeader(http.StatusServiceUnavailable)
-		case n%11 == 0:
+		case cut:
 			panic(http.ErrAbortHandler)
 		case r.Header.Get("Authorization") != "Bearer t0ken":
 			w.WriteHeader(http.StatusUnauthorized)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // prefix begins the names of the cgroups of these tests; the test's process follows, so
@@ -128,7 +127,7 @@ func sweep() error {
 // removeGroup removes a group with those below it. Its processes have ended, and leave it when they have been waited for.
 func removeGroup(dir string) error {
 	var err error
-	if within(30*time.Second, func() bool { err = removeDirs(dir); return err == nil }) {
+	if within(patience, func() bool { err = removeDirs(dir); return err == nil }) {
 		return nil
 	}
 	return fmt.Errorf("remove the cgroup: %w", err)

@@ -326,7 +326,12 @@ func stopAll(s *site) {
 	for name := range agents(s) {
 		s.run(name, "systemctl stop sheaf")
 	}
-	if left, err := s.try(desk, "grep -alz '^/usr/local/bin/agent$' /proc/[0-9]*/cmdline"); err == nil {
+	left := ""
+	if !within(patience, func() (gone bool) {
+		var err error
+		left, err = s.try(desk, "grep -alz '^/usr/local/bin/agent$' /proc/[0-9]*/cmdline")
+		return err != nil
+	}) {
 		s.t.Errorf("agents that were stopped left processes:\n%s", left)
 	}
 }

@@ -138,16 +138,16 @@ set -eu
 
 // try runs commands on a machine, in its one session, and gives what they print.
 func (s *site) try(name, commands string) (string, error) {
-	ctx, stop := context.WithTimeout(context.Background(), patience)
+	ctx, stop := context.WithTimeout(context.Background(), 5*patience)
 	defer stop()
 	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(s.pid), "--mount", "--pid", "--net", "--",
 		filepath.Join(s.tools, "ssh"), name, fmt.Sprintf(session, commands))
 	var out lockedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = patience // for what was printed to be read; agents keep none of it open
 	err := cmd.Run()
 	if ctx.Err() != nil {
-		err = errors.Join(err, fmt.Errorf("it takes longer than %s", patience))
+		err = errors.Join(err, fmt.Errorf("it takes longer than %s", 5*patience))
 	}
 	return out.String(), err
 }
@@ -186,7 +186,7 @@ func (s *site) inside(do func() error) error {
 func (s *site) dial(address string) (conn net.Conn, err error) {
 	err = s.inside(func() error {
 		// An address that needs no resolving is dialled on the calling thread.
-		conn, err = (&net.Dialer{Timeout: 10 * time.Second}).Dial("tcp4", address)
+		conn, err = (&net.Dialer{Timeout: patience}).Dial("tcp4", address)
 		return err
 	})
 	return conn, err
