@@ -64,7 +64,7 @@ func begin(t *testing.T, s shape) *cluster {
 	if c.dir, err = os.MkdirTemp("", "sheaf-cluster-data-"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(c.dir) })
+	t.Cleanup(func() { remove(c.dir, make(chan struct{}, removers)) })
 	if c.logs, err = os.MkdirTemp("", "sheaf-cluster-logs-"); err != nil {
 		t.Fatal(err)
 	}
@@ -327,6 +327,30 @@ func (c *cluster) compareStates() {
 		}
 		return false
 	})
+}
+
+// removers is how many directories are removed at once. A ledger leaves ten thousand and more, and some disks let each wait.
+const removers = 64
+
+// remove removes a directory with all that is in it, directories side by side for as long as there is room in turns.
+func remove(dir string, turns chan struct{}) {
+	entries, _ := os.ReadDir(dir)
+	var beside sync.WaitGroup
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if !e.IsDir() {
+			os.Remove(path)
+			continue
+		}
+		select {
+		case turns <- struct{}{}:
+			beside.Go(func() { remove(path, turns); <-turns })
+		default:
+			remove(path, turns)
+		}
+	}
+	beside.Wait()
+	os.Remove(dir)
 }
 
 func write(t testing.TB, path, text string) {
