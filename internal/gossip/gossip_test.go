@@ -2,13 +2,14 @@ package gossip_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
-	"net"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/sheaf-run/agent/e2e/port"
 	"github.com/sheaf-run/agent/internal/gossip"
 	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/sheaf"
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) {
 }
 
 // found bounds the waiting for what gossip spreads in milliseconds on loopback.
-const found = 20 * time.Second
+const found = time.Minute
 
 type running struct {
 	*gossip.Pool
@@ -45,7 +46,11 @@ func startLogged(t *testing.T, c gossip.Config) running {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
-	<-p.Ready()
+	select {
+	case <-p.Ready():
+	case err := <-done:
+		t.Fatalf("the pool of %s ended at once: %v", c.Self.Name, err)
+	}
 	stopped := false
 	stop := func() {
 		if stopped {
@@ -83,14 +88,23 @@ func TestClientFindsItsServer(t *testing.T) {
 	server := start(t, gossip.Config{Self: gossip.Member{Name: "s", Region: "eu", Server: "s", Address: "127.0.0.1:7611", Expect: 1}})
 	client := start(t, gossip.Config{Self: gossip.Member{Name: "c", Region: "eu", Node: "c"}, Join: []string{server.Address()}})
 
-	await(t, client, "client sees the server", func([]gossip.Member) bool { return len(client.Servers()) == 1 })
-	if got := client.Servers()[0]; got.Server != "s" || got.Address != "127.0.0.1:7611" || got.Expect != 1 || got.Gossip != server.Address() {
+	// Under load the server may be held for dead in between, and is found again.
+	var got gossip.Member
+	sees := func() bool {
+		servers := client.Servers()
+		if len(servers) == 1 {
+			got = servers[0]
+		}
+		return len(servers) == 1
+	}
+	await(t, client, "client sees the server", func([]gossip.Member) bool { return sees() })
+	if got.Server != "s" || got.Address != "127.0.0.1:7611" || got.Expect != 1 || got.Gossip != server.Address() {
 		t.Errorf("the server is known as %+v", got)
 	}
 
 	// A change spreads.
 	server.Update(func(m *gossip.Member) { m.Cluster = "c0ffee" })
-	await(t, client, "client sees the cluster's ID", func([]gossip.Member) bool { return client.Servers()[0].Cluster == "c0ffee" })
+	await(t, client, "client sees the cluster's ID", func([]gossip.Member) bool { return sees() && got.Cluster == "c0ffee" })
 
 	// A farewell is heard.
 	await(t, server, "server sees the client", func(m []gossip.Member) bool { return len(m) == 2 })
@@ -157,10 +171,9 @@ func TestMembersAreJoinedAgain(t *testing.T) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	at, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", at)
 }

@@ -42,11 +42,12 @@ type Mux struct {
 	raft    *muxListener
 	grpc    *muxListener
 	refused func(from net.Addr, err error) // told of handshakes that failed
+	silence time.Duration                  // see firstByteTimeout
 }
 
 // NewMux splits l, which it owns from now on. Nothing is accepted before Run.
 func NewMux(l net.Listener) *Mux {
-	return &Mux{base: l, raft: newMuxListener(l.Addr()), grpc: newMuxListener(l.Addr())}
+	return &Mux{base: l, raft: newMuxListener(l.Addr()), grpc: newMuxListener(l.Addr()), silence: firstByteTimeout}
 }
 
 // NewTLSMux splits l, as NewMux does, and lets in only who shows a certificate of this agent's
@@ -127,7 +128,7 @@ func (m *Mux) decide(ctx context.Context, conn net.Conn) {
 	}
 	unwatch := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })
 	var first [1]byte
-	conn.SetReadDeadline(time.Now().Add(firstByteTimeout))
+	conn.SetReadDeadline(time.Now().Add(m.silence))
 	n, err := conn.Read(first[:])
 	if !unwatch() || err != nil || n != 1 {
 		conn.Close()

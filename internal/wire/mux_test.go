@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,6 +26,7 @@ func startMux(t *testing.T) *wire.Mux {
 		t.Fatal(err)
 	}
 	mux := wire.NewMux(l)
+	mux.BeSilent(time.Hour) // a test that stalls has its connections still
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- mux.Run(ctx) }()
