@@ -100,7 +100,7 @@ func (e *env) schemas(ctx context.Context) map[string]sheaf.ConfigSchema {
 }
 
 // schemaPatience is how long a cluster may take to say which drivers it has.
-const schemaPatience = 2 * time.Second
+const schemaPatience = 10 * time.Second
 
 // mistakes shows each mistake of a jobspec with its source line.
 func mistakes(err error) error {

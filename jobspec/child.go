@@ -19,12 +19,12 @@ const ChildArg = "jobspec-eval"
 
 // Bounds of the child. A real jobspec takes milliseconds and a few megabytes.
 const (
-	childTime   = 5 * time.Second
-	childHeap   = 192 << 20     // what Go's collector is told to stay below
-	childData   = 512 << 20     // where the kernel refuses more
-	childStack  = 64 << 20      // recursion ends here, instead of at Go's 1 GB
-	childAnswer = 4 * MaxJob    // of the answer; a larger one is no job
-	childInput  = 4 * MaxSource // of the request: source, variables and schemas
+	childTime   = 5 * time.Second // of CPU
+	childHeap   = 192 << 20       // what Go's collector is told to stay below
+	childData   = 512 << 20       // where the kernel refuses more
+	childStack  = 64 << 20        // recursion ends here, instead of at Go's 1 GB
+	childAnswer = 4 * MaxJob      // of the answer; a larger one is no job
+	childInput  = 4 * MaxSource   // of the request: source, variables and schemas
 )
 
 // request is what a child reads.
@@ -97,7 +97,7 @@ func runChild(ctx context.Context, src Source, opts Options) (*sheaf.Job, Warnin
 		return nil, nil, Diagnostics{tooMuch(src, "source, variables and schemas together are too large", fmt.Sprint(childInput))}
 	}
 
-	timed, cancel := context.WithTimeout(ctx, childTime)
+	timed, cancel := context.WithTimeout(ctx, childPatience)
 	defer cancel()
 	cmd := exec.CommandContext(timed, argv[0], argv[1:]...)
 	cmd.Env = []string{"GOTRACEBACK=none"}
@@ -112,7 +112,7 @@ func runChild(ctx context.Context, src Source, opts Options) (*sheaf.Job, Warnin
 	switch {
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("evaluate %s: %w", src.Name, context.Cause(ctx))
-	case timed.Err() != nil:
+	case timed.Err() != nil, errors.As(err, &exit) && cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime() >= childTime:
 		return nil, nil, Diagnostics{tooMuch(src, "evaluating the jobspec takes too long", childTime.String())}
 	case stdout.full:
 		return nil, nil, Diagnostics{tooMuch(src, "the jobspec makes a job that is too large", fmt.Sprintf("%d bytes", MaxJob))}

@@ -2,9 +2,14 @@ package jobspec
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// childPatience is how long a child may take by the clock, for one that neither computes nor ends. The kernel bounds its
+// CPU time, which does not run on while a busy machine leaves it waiting.
+const childPatience = time.Minute
 
 // limitProcess sets the bounds that the kernel keeps. RLIMIT_DATA counts what is
 // writable; RLIMIT_AS would count the address space that Go reserves
