@@ -10,6 +10,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -125,7 +126,7 @@ type Area struct {
 func (t *Tree) Area(owner string) (*Area, error) {
 	a := &Area{tree: t, path: filepath.Join(root, owner)}
 	for _, dir := range t.dirs(a.path) {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := makeArea(dir); err != nil {
 			return nil, fmt.Errorf("make cgroup %s: %w", dir, err)
 		}
 	}
@@ -140,6 +141,24 @@ func (t *Tree) Area(owner string) (*Area, error) {
 		}
 	}
 	return a, nil
+}
+
+// makeArea makes a directory in our tree, and the tree where there is none: another process may just be
+// removing it with its own area.
+func makeArea(dir string) error {
+	for {
+		err := os.Mkdir(filepath.Dir(dir), 0o755)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			err = os.Mkdir(dir, 0o755)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+		}
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
 }
 
 // KillAll ends every process in the area, whoever put it there, and removes the area's groups.

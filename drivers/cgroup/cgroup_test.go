@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -192,4 +193,31 @@ func TestKillAll(t *testing.T) {
 	if n, err := a.KillAll(); n != 0 || err != nil {
 		t.Errorf("killed %d more, %v", n, err)
 	}
+}
+
+// TestAreasComeAndGo: the last area takes the tree along, also while another process makes its own in it.
+func TestAreasComeAndGo(t *testing.T) {
+	dir := t.TempDir() // where nobody else's areas keep the tree
+	tree := &Tree{mounts: map[string]string{"memory": dir + "/memory", "pids": dir + "/pids"}}
+	for _, mount := range tree.dirs("") {
+		if err := os.Mkdir(mount, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var owners sync.WaitGroup
+	for i := range 4 {
+		owners.Go(func() {
+			for range 20 {
+				a, err := tree.Area(fmt.Sprintf("test-%d-%d", os.Getpid(), i))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := a.Remove(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	owners.Wait()
 }

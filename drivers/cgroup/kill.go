@@ -15,7 +15,7 @@ import (
 const (
 	// killPatience is how long killed processes may take to go: those in a system call that
 	// cannot be interrupted take as long as their disk.
-	killPatience = 5 * time.Second
+	killPatience = 30 * time.Second
 	killPause    = time.Millisecond
 	reapRounds   = 5 // of a killPause each: to make another group is cheaper than to wait longer
 )
