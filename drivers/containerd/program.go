@@ -20,6 +20,9 @@ const (
 	// strayPatience is how long a pipe may stay open when nothing of the program is
 	// left: one with the host's network may have passed it to somebody outside.
 	strayPatience = time.Second
+	// mostHeld is the most that is read of the pipes after that time, in bytes: what the program left in
+	// them, which waits while the client is slow, is less, and one outside may print for ever.
+	mostHeld = 8 << 20
 )
 
 // execute runs an execution in the container. It is on the worker's thread.
@@ -120,7 +123,7 @@ func (f *following) toEnd() error {
 		}
 	}()
 	for f.end == nil && f.refused == nil {
-		news, err := f.step(-1)
+		news, _, err := f.step(-1)
 		if err != nil {
 			f.ended = time.Now()
 			return err
@@ -135,22 +138,27 @@ func (f *following) toEnd() error {
 	}
 	f.ended = time.Now()
 	f.e.window.Open()
+	late := 0
 	for until := f.ended.Add(strayPatience); f.pipes != [2]int{-1, -1}; {
-		left := time.Until(until)
-		if left <= 0 {
+		left := max(time.Until(until), 0)
+		_, n, err := f.step(int((left + time.Millisecond - 1).Milliseconds()))
+		if err != nil {
+			return err
+		}
+		if left > 0 {
+			continue
+		}
+		if late += n; n < 0 || late > mostHeld {
 			f.open = true
 			break
-		}
-		if _, err := f.step(int(left.Milliseconds()) + 1); err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
 // step waits for output or news, at most ms milliseconds, -1 being for ever. Output comes first, so
-// that none is behind the news of its end.
-func (f *following) step(ms int) (supervisor.News, error) {
+// that none is behind the news of its end. It tells how many bytes of output there were, -1 being neither output nor its end.
+func (f *following) step(ms int) (news supervisor.News, bytes int, err error) {
 	fds := [3]unix.PollFd{
 		{Fd: int32(f.pipes[0]), Events: unix.POLLIN}, // poll passes over -1
 		{Fd: int32(f.pipes[1]), Events: unix.POLLIN},
@@ -162,43 +170,42 @@ func (f *following) step(ms int) (supervisor.News, error) {
 	case !f.began:
 		fds[0].Fd, fds[1].Fd = -1, -1 // Started is told before what is printed
 	}
-	n, err := unix.Poll(fds[:], ms)
-	if err != nil && !errors.Is(err, unix.EINTR) {
+	if _, err := unix.Poll(fds[:], ms); errors.Is(err, unix.EINTR) {
+		return news, 0, nil
+	} else if err != nil {
 		panic("poll of pipes: " + err.Error()) // only descriptors that aren't ours fail
 	}
-	if n <= 0 {
-		return supervisor.News{}, nil
-	}
-	var news supervisor.News
 	if fds[2].Revents != 0 {
 		if news, err = f.w.conn.Read(); err != nil {
-			return news, err
+			return news, 0, err
 		}
 	}
+	bytes = -1
 	for i := range f.pipes {
 		if fds[i].Revents != 0 && f.pipes[i] >= 0 {
-			f.pass(i)
+			bytes = max(bytes, 0) + f.pass(i)
 		}
 	}
-	return news, nil
+	return news, bytes, nil
 }
 
-// pass reads once from a pipe that has something, or its end, to give.
-func (f *following) pass(i int) {
+// pass reads once from a pipe that has something, or its end, to give. It returns how many bytes.
+func (f *following) pass(i int) int {
 	n, err := unix.Read(f.pipes[i], f.w.buf)
 	if errors.Is(err, unix.EINTR) {
-		return
+		return 0
 	}
 	if err != nil || n == 0 {
 		_ = unix.Close(f.pipes[i])
 		f.pipes[i] = -1
-		return
+		return 0
 	}
 	s := f.w.session
 	if f.e.window.Take(s.client, int64(n)) != nil {
-		return // nobody receives any more
+		return n // nobody receives any more
 	}
 	s.emit(&driverpb.Event{Body: &driverpb.Event_Log{Log: &driverpb.Log{Execution: f.e.id, Stderr: i == 1, Data: append([]byte(nil), f.w.buf[:n]...)}}})
+	return n
 }
 
 func (f *following) close() {
