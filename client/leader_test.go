@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
 	"github.com/sheaf-run/agent/drivers/mock"
 	"github.com/sheaf-run/agent/drivers/plugin"
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/internal/wire"
 	"github.com/sheaf-run/agent/sheaf"
 )
@@ -32,12 +32,12 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 // patience is how long something that must happen is waited for before a test
-// fails: far longer than it takes.
-const patience = time.Minute
+// fails: far longer than it takes, also where each directory's removal waits for a disk.
+const patience = 4 * time.Minute
 
 // leader is a server that leads, as far as a client can tell: it keeps what
 // comes and answers results itself.

@@ -22,8 +22,8 @@ const (
 	// recoverTimeout bounds the search for what a process before left: a
 	// container runtime may have hundreds to look at and end.
 	recoverTimeout = 2 * time.Minute
-	// fingerprintTimeout bounds a driver's look at its node.
-	fingerprintTimeout = 20 * time.Second
+	// fingerprintTimeout bounds a driver's look at its node, and the start of its process before it.
+	fingerprintTimeout = 90 * time.Second
 	// commandBuffer is how far the stream may lag behind the queue before the
 	// queue is what grows; capacity bounds that.
 	commandBuffer = 256

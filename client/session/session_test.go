@@ -9,16 +9,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/internal/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // server answers as told; handlers that are nil refuse.
 type server struct {
@@ -101,7 +101,7 @@ func (r *recorder) await(t *testing.T, want string) {
 		if got != want {
 			t.Fatalf("%s came where %s was expected", got, want)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("no %s", want)
 	}
 }
@@ -214,7 +214,7 @@ func TestRefusedForGood(t *testing.T) {
 		if !errors.Is(err, errRefused) {
 			t.Errorf("ended with %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("goes on trying")
 	}
 }

@@ -14,8 +14,8 @@ import (
 
 const (
 	// DefaultStartTimeout bounds the way from starting a process to its first
-	// answer: a thousand times what it takes when idle.
-	DefaultStartTimeout = 10 * time.Second
+	// answer, which takes thousands of times as long as when idle where disk and processors are busy.
+	DefaultStartTimeout = time.Minute
 	// RestartPause is how long a failed start is remembered, so that a plugin
 	// that cannot start isn't forked for every call.
 	RestartPause = time.Second
@@ -31,6 +31,8 @@ type Config struct {
 	StartTimeout time.Duration // 0 is DefaultStartTimeout
 	Checksum     []byte        // sha256 of the program, checked at every start; nil is unchecked
 	MTLS         bool          // certificates on both sides, made anew for each process; without, the kernel says who is at the other end
+
+	answerTimeout time.Duration // of the first answer alone; 0 is StartTimeout
 }
 
 // Host is a driver whose process is started at the first call and again at
@@ -40,6 +42,8 @@ type Config struct {
 type Host struct {
 	cfg   Config
 	begun chan struct{} // closed when Run begins
+
+	processes sync.WaitGroup // none begins once closed
 
 	mu        sync.Mutex
 	closed    bool
@@ -57,11 +61,14 @@ func NewHost(cfg Config) *Host {
 	if cfg.StartTimeout <= 0 {
 		cfg.StartTimeout = DefaultStartTimeout
 	}
+	if cfg.answerTimeout <= 0 {
+		cfg.answerTimeout = cfg.StartTimeout
+	}
 	return &Host{cfg: cfg, begun: make(chan struct{})}
 }
 
 // Run lets processes be started until ctx ends; then it ends the process that
-// is there, with its whole tree, and returns ctx's error once it is gone. It may be called once.
+// is there, with its whole tree, and returns ctx's error once it and those before it are gone. It may be called once.
 func (h *Host) Run(ctx context.Context) error {
 	close(h.begun)
 	<-ctx.Done()
@@ -71,8 +78,8 @@ func (h *Host) Run(ctx context.Context) error {
 	h.mu.Unlock()
 	if p != nil {
 		p.end()
-		<-p.done
 	}
+	h.processes.Wait()
 	return ctx.Err()
 }
 
@@ -115,7 +122,7 @@ func (h *Host) process(ctx context.Context) (*process, error) {
 	if p == nil || p.over(time.Now()) {
 		p = newProcess(h.cfg)
 		h.current = p
-		go p.run()
+		h.processes.Go(p.run)
 	}
 	h.mu.Unlock()
 	select {

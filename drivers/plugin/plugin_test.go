@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -25,6 +24,7 @@ import (
 	"github.com/sheaf-run/agent/drivers/driverpb"
 	"github.com/sheaf-run/agent/drivers/mock"
 	"github.com/sheaf-run/agent/drivers/plugin"
+	"github.com/sheaf-run/agent/internal/leaktest"
 	"github.com/sheaf-run/agent/sheaf"
 )
 
@@ -73,7 +73,7 @@ func TestMain(m *testing.M) {
 		guests[os.Args[2]]()
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 // family has a child and a grandchild process. Its Prepare tells the pid in its config's stead.
@@ -110,7 +110,7 @@ func host(t *testing.T, guest string, change ...func(*plugin.Config)) (h *plugin
 	t.Helper()
 	cfg := plugin.Config{
 		Name: guest, Command: []string{self(t), "plugin", guest}, SocketDir: t.TempDir(),
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), StartTimeout: 10 * time.Second,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -150,7 +150,7 @@ func TestProcessesThatAreNoPlugins(t *testing.T) {
 		{"http", nil, "400 Bad Request"},
 		{"future", nil, "version"},
 		{"netrpc", nil, "netrpc"},
-		{"mute", quick, "does not answer"},
+		{"mute", func(c *plugin.Config) { plugin.AnswerWithin(c, 300*time.Millisecond) }, "does not answer"}, // its handshake takes what it takes
 		{"missing", func(c *plugin.Config) { c.Command = []string{"/no/such/program"} }, "/no/such/program"},
 		{"a directory", func(c *plugin.Config) { c.Command = []string{"/tmp"} }, "permission denied"},
 		{"mock", func(c *plugin.Config) { c.Checksum = make([]byte, 32) }, "sha256"},
@@ -361,7 +361,7 @@ func gone(t *testing.T, pid int) {
 // inState waits until a process is in the state that a letter stands for, or is gone.
 func inState(t *testing.T, pid int, state string) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil || strings.Contains(string(stat), ") "+state+" ") {

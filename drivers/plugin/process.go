@@ -121,7 +121,7 @@ func (p *process) start(cfg *goplugin.ClientConfig) error {
 	// go-plugin's own connection waits without bound for a process that shook hands and
 	// then says nothing, so one of ours asks first.
 	if err := p.probe(addr, cfg); err != nil {
-		return fmt.Errorf("it does not answer within %v: %w", p.cfg.StartTimeout, err)
+		return fmt.Errorf("it does not answer within %v: %w", p.cfg.answerTimeout, err)
 	}
 	protocol, err := p.plugin.Client()
 	if err != nil {
@@ -166,7 +166,7 @@ func (p *process) probe(addr net.Addr, cfg *goplugin.ClientConfig) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.StartTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.answerTimeout)
 	defer cancel()
 	_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: goplugin.GRPCServiceName})
 	return err

@@ -10,8 +10,8 @@ import (
 )
 
 // endTimeout is how long a driver may take to end what it runs once Execute's
-// context has ended; then its stream is cut.
-const endTimeout = 10 * time.Second
+// context has ended, as to remove its containers from a busy disk; then its stream is cut.
+const endTimeout = 30 * time.Second
 
 // call is one unary call.
 func call[Req, Resp any](ctx context.Context, h *Host, req Req, method func(driverpb.DriverClient, context.Context, Req, ...grpc.CallOption) (Resp, error)) (Resp, error) {
