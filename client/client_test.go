@@ -1,6 +1,8 @@
 package client
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -80,17 +82,22 @@ func TestReconnect(t *testing.T) {
 }
 
 func TestTakeBack(t *testing.T) {
+	hold := filepath.Join(t.TempDir(), "go")
 	l := newLeader(t)
-	l.start(l.config(func(c *Config) { c.Slots = 4 }))
-	l.run("r", mockJob(map[string]any{"duration": "20ms"}), 100)
+	l.start(l.config(withSpy, func(c *Config) { c.Slots = 4 }))
+	l.run("r", spyJob(map[string]any{"hold": hold}), 100)
 	l.assign("r", 0, 100, 1)
-	l.until("a result", func() bool { return len(l.results) > 0 })
+	l.until("four run", func() bool { return l.running == 4 })
 	l.send(&wire.FromServer{Body: &wire.FromServer_TakeBack{TakeBack: &wire.TakeBack{Id: 42, Run: "r", Generation: 1, Most: 50}}})
 	l.until("it is confirmed", func() bool { return len(l.taken) == 1 })
 	back := l.taken[0]
 	if d := back.GetDropped(); back.GetId() != 42 || len(d.GetFirst()) != 1 || d.First[0] != 50 || d.Count[0] != 50 {
 		t.Fatalf("confirmed %v, want 50 partitions from 50", back)
 	}
+	if err := os.WriteFile(hold, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.until("a result", func() bool { return len(l.results) > 0 })
 	l.send(&wire.FromServer{Body: &wire.FromServer_TakeBack{TakeBack: &wire.TakeBack{Id: 43, Run: "r", Generation: 1, Most: 1000}}})
 	l.until("it is confirmed", func() bool { return len(l.taken) == 2 })
 	rest := 0
@@ -186,21 +193,38 @@ func TestDriverCrash(t *testing.T) {
 }
 
 func TestLeaseExpiry(t *testing.T) {
+	hold := filepath.Join(t.TempDir(), "go")
 	l := newLeader(t)
-	l.leaseMs, l.silent = 2000, true // time enough for the first to begin
-	l.start(l.config(func(c *Config) { c.Slots = 1 }))
-	l.run("r", mockJob(map[string]any{"duration": "4s"}), 2)
+	l.leaseMs = 1000
+	l.start(l.config(withSpy, func(c *Config) { c.Slots = 1 }))
+	l.run("r", spyJob(map[string]any{"hold": hold}), 2)
 	l.assign("r", 0, 2, 1)
+	l.until("the first runs", func() bool { return l.running == 1 })
+	l.mu.Lock()
+	l.silent = true
+	l.mu.Unlock()
+	pulses := func(n uint64) {
+		l.mu.Lock()
+		from := l.pulse.GetSequence()
+		l.mu.Unlock()
+		l.until("pulses", func() bool { return l.pulse.GetSequence() >= from+n })
+	}
+	// What was sent before the answer to this has been taken, and pulses are 200 ms apart at least.
+	l.send(&wire.FromServer{Body: &wire.FromServer_TakeBack{TakeBack: &wire.TakeBack{Id: 1, Run: "nobody's"}}})
+	l.until("it is confirmed", func() bool { return len(l.taken) == 1 })
+	pulses(8)
+	if err := os.WriteFile(hold, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	l.result("r.0.1") // began under the lease and went on without it
+	pulses(2)
 	l.mu.Lock()
 	began := l.results["r.1.1"] != nil || l.running > 1
+	l.silent = false
 	l.mu.Unlock()
 	if began {
 		t.Fatal("the second began without a lease")
 	}
-	l.mu.Lock()
-	l.silent = false
-	l.mu.Unlock()
 	l.result("r.1.1") // the next pulse brings a lease
 }
 

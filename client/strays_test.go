@@ -42,7 +42,7 @@ func untilGone(t *testing.T, path string) {
 // when the servers have answered that it is not committed; what is
 // committed stays, though its record was damaged.
 func TestStraysAreAskedAbout(t *testing.T) {
-	const left = 1500 // more than are asked about at once
+	const left = 1100 // more than are asked about at once
 	l := newLeader(t)
 	cfg := l.config(withSpy)
 	_, stop := l.start(cfg)
