@@ -49,8 +49,9 @@ const (
 	// atOnce is how many containers are made or removed at once: measured on two cores, four leave
 	// them idle at times when others work beside us, and eight are slower again when nobody does.
 	atOnce = 6
-	// answerTime bounds the daemon's answer to a fingerprint.
-	answerTime = 3 * time.Second
+	// answerTime bounds the daemon's answer to a fingerprint: one that is slow on a busy machine is no
+	// reason to run nothing there.
+	answerTime = 20 * time.Second
 
 	labelExecution = "run.sheaf/execution"
 	labelOwner     = "run.sheaf/owner"
@@ -71,6 +72,7 @@ type Driver struct {
 	turns  chan struct{} // a token for each container that is being made or removed
 
 	keep time.Duration // of images that no run uses
+	idle time.Duration // how long a container is kept for the next execution
 
 	sweeping  sync.Mutex   // held by the first Prepare while it ends what Recover could not
 	preparing sync.RWMutex // held for reading while an image is being prepared
@@ -92,7 +94,7 @@ func New() *Driver {
 	if address == "" {
 		address = DefaultAddress
 	}
-	return &Driver{daemon: daemon{address: address}, turns: make(chan struct{}, atOnce), keep: kept(), prepared: map[string]*prepared{}}
+	return &Driver{daemon: daemon{address: address}, turns: make(chan struct{}, atOnce), keep: kept(), idle: idleLife, prepared: map[string]*prepared{}}
 }
 
 // Fingerprint asks containerd for its version. A daemon that is not there is told at once.

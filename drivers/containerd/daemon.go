@@ -9,7 +9,6 @@ import (
 	client "github.com/containerd/containerd"
 	"github.com/containerd/containerd/errdefs"
 	"github.com/containerd/containerd/namespaces"
-	"github.com/containerd/containerd/pkg/dialer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -23,14 +22,15 @@ const (
 	// AddressVariable names the environment variable that says otherwise.
 	AddressVariable = "CONTAINERD_ADDRESS"
 
-	// dialTime bounds connecting to a socket of this machine.
-	dialTime = time.Second
+	// dialTime bounds connecting to a socket of this machine, whose daemon may have to wait for
+	// its turn. Where nobody listens that is known at once.
+	dialTime = 20 * time.Second
 	// reconnect is the pause between tries to reach a daemon that went away, and
 	// slowest what the transport's own tries grow to.
 	reconnect = 100 * time.Millisecond
 	slowest   = 500 * time.Millisecond
 	// patience is how long a container's making waits for a daemon that restarts.
-	patience = 30 * time.Second
+	patience = time.Minute
 )
 
 // daemon is the connection to containerd.
@@ -59,7 +59,7 @@ func (d *daemon) connect(ctx context.Context) (*client.Client, context.Context, 
 		_ = probe.Close() // nothing was written
 		conn, err := client.New(d.address, client.WithDialOpts([]grpc.DialOption{
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(dialer.ContextDialer),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial.DialContext(ctx, "unix", d.address) }),
 			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: dialTime, Backoff: backoff.Config{BaseDelay: reconnect, Multiplier: 2, MaxDelay: slowest}}),
 		}))
 		if err != nil {

@@ -147,6 +147,9 @@ func busyboxWithUsers(t testing.TB, user string) string {
 // open has d take up known on a state directory, and prepare the image.
 func open(t testing.TB, d drivers.Driver, stateDir, image string, known ...*driverpb.Known) (*node, []string) {
 	t.Helper()
+	if here, ok := d.(*containerd.Driver); ok {
+		containerd.KeepContainers(here, time.Hour) // none goes for its age while a test looks
+	}
 	rec, err := d.Recover(t.Context(), &driverpb.RecoverRequest{StateDir: stateDir, Known: known})
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +160,7 @@ func open(t testing.TB, d drivers.Driver, stateDir, image string, known ...*driv
 		t.Fatal(err)
 	}
 	n.handle = got.GetHandle()
-	n.session = drivertest.Open(t, d)
+	n.session = drivertest.Open(t, d, rec.GetRunning()...)
 	return n, rec.GetRunning()
 }
 

@@ -152,9 +152,9 @@ func (s *session) giveBack(w *worker) {
 	}
 	p.idle, s.idle = append(p.idle, w), s.idle+1
 	if w.expiry == nil {
-		w.expiry = time.AfterFunc(idleLife, func() { s.expire(w) })
+		w.expiry = time.AfterFunc(s.driver.idle, func() { s.expire(w) })
 	} else {
-		w.expiry.Reset(idleLife)
+		w.expiry.Reset(s.driver.idle)
 	}
 }
 

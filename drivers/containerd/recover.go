@@ -71,13 +71,13 @@ func (d *Driver) sweep(ctx context.Context, conn *client.Client, known []*driver
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
-	started, err := startedTasks(ctx, conn)
-	if err != nil {
-		return fmt.Errorf("list what runs: %w", err)
-	}
 	byContainer := make(map[string]*driverpb.Known, len(known))
 	for _, k := range known {
 		byContainer[d.containerID(k.GetExecution())] = k
+	}
+	started, err := startedTasks(ctx, conn, byContainer)
+	if err != nil {
+		return fmt.Errorf("list what runs: %w", err)
 	}
 	var g errgroup.Group
 	g.SetLimit(atOnce)
@@ -104,14 +104,23 @@ func (d *Driver) sweep(ctx context.Context, conn *client.Client, known []*driver
 	return removePipes(dir, found)
 }
 
-// startedTasks are the programs that run or ran, by container.
-func startedTasks(ctx context.Context, conn *client.Client) (map[string]*task.Process, error) {
-	resp, err := conn.TaskService().List(ctx, &tasks.ListTasksRequest{})
-	if err != nil {
-		return nil, errdefs.FromGRPC(err)
+// startedTasks are the programs that run or ran, by container. Where a shim of a known one does not tell within the
+// short time that containerd gives it, it is asked again: what runs must not be taken for what never began.
+func startedTasks(ctx context.Context, conn *client.Client, known map[string]*driverpb.Known) (map[string]*task.Process, error) {
+	var list []*task.Process
+	for until := time.Now().Add(patience); ; {
+		resp, err := conn.TaskService().List(ctx, &tasks.ListTasksRequest{})
+		if err != nil {
+			return nil, errdefs.FromGRPC(err)
+		}
+		list = resp.GetTasks()
+		silent := func(p *task.Process) bool { return known[p.GetID()] != nil && p.GetStatus() == task.Status_UNKNOWN }
+		if !slices.ContainsFunc(list, silent) || time.Now().After(until) || !pause(ctx) {
+			break
+		}
 	}
-	m := make(map[string]*task.Process, len(resp.GetTasks()))
-	for _, p := range resp.GetTasks() {
+	m := make(map[string]*task.Process, len(list))
+	for _, p := range list {
 		if p.GetStatus() != task.Status_CREATED && p.GetStatus() != task.Status_UNKNOWN {
 			m[p.GetID()] = p
 		}

@@ -13,8 +13,8 @@ import (
 )
 
 // removal bounds how long a container's removal is tried; the next Recover ends
-// what is left then.
-const removal = 30 * time.Second
+// what is left then. It is as long as a container's making may take.
+const removal = 2 * time.Minute
 
 // clear removes what there is of a container, in its turn, and also when ctx has ended.
 func (d *Driver) clear(ctx context.Context, container string) {

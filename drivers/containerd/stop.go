@@ -19,7 +19,7 @@ import (
 )
 
 // killing bounds one try to send a signal, which is a process that runc starts.
-const killing = 10 * time.Second
+const killing = 30 * time.Second
 
 // stop is what the client wants of an execution's end.
 type stop struct {

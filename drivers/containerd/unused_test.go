@@ -17,7 +17,7 @@ import (
 // TestUnusedImages: what no run has used for long goes when something else is prepared. What is prepared stays, and
 // what a container runs from, and what is not ours; what went is brought again.
 func TestUnusedImages(t *testing.T) {
-	conn, err := client.New(daemon.Address)
+	conn, err := client.New(daemon.Address, client.WithTimeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

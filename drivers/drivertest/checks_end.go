@@ -102,8 +102,7 @@ func recovering(t *testing.T, s Subject) {
 		t.Fatalf("running = %q, %v, want %q", rec.GetRunning(), err, known.GetExecution())
 	}
 	before := beats()
-	second.session = Open(t, second.driver)
-	second.session.Adopt(known.GetExecution())
+	second.session = Open(t, second.driver, rec.GetRunning()...)
 	second.handle = second.prepare(t).GetHandle()
 	wantExit(t, second.session.Run(second.start(t, "exit", "0")), 0)
 	second.session.Stop(known.GetExecution(), "SIGUSR1", patience)

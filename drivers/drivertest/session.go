@@ -32,10 +32,12 @@ type Session struct {
 	drained  chan struct{} // closed when its last event was seen after that
 	err      error         // of Execute; read after returned
 
-	mu     sync.Mutex
-	t      testing.TB // where failures are told
-	runs   map[string]*run
-	closed bool
+	sending sync.RWMutex // held for reading by who sends, and for writing to close commands
+	closed  bool         // guarded by sending
+
+	mu   sync.Mutex
+	t    testing.TB // where failures are told
+	runs map[string]*run
 }
 
 type run struct {
@@ -47,11 +49,15 @@ type run struct {
 	unacked int64
 }
 
-// Open begins an Execute stream of d, which ends with the test at the latest.
-func Open(t testing.TB, d drivers.Driver) *Session {
+// Open begins an Execute stream of d, which ends with the test at the latest. Executions that
+// Recover re-attached to are adopted: their events may come before Open returns.
+func Open(t testing.TB, d drivers.Driver, adopted ...string) *Session {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Session{t: t, commands: make(chan *driverpb.Command), cancel: cancel, returned: make(chan struct{}), drained: make(chan struct{}), runs: map[string]*run{}}
+	for _, id := range adopted {
+		s.runs[id] = &run{change: make(chan struct{}), done: make(chan struct{})}
+	}
 	events := make(chan *driverpb.Event, 64)
 	go func() {
 		defer close(s.returned)
@@ -97,10 +103,9 @@ func (s *Session) tb() testing.TB {
 
 // send gives the driver a command; it is dropped when Execute has returned.
 func (s *Session) send(c *driverpb.Command) {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	s.sending.RLock()
+	defer s.sending.RUnlock()
+	if s.closed {
 		return
 	}
 	select {
@@ -123,13 +128,6 @@ func (s *Session) begin(start *driverpb.Start, hold bool) {
 	s.runs[start.GetExecution()] = &run{hold: hold, change: make(chan struct{}), done: make(chan struct{})}
 	s.mu.Unlock()
 	s.send(&driverpb.Command{Body: &driverpb.Command_Start{Start: start}})
-}
-
-// Adopt expects the events of an execution that Recover re-attached to.
-func (s *Session) Adopt(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.runs[id] = &run{change: make(chan struct{}), done: make(chan struct{})}
 }
 
 // Stop ends an execution.
@@ -220,10 +218,10 @@ func (s *Session) Cancel() error {
 
 // Close closes the commands and waits for Execute's return.
 func (s *Session) Close() error {
-	s.mu.Lock()
+	s.sending.Lock()
 	s.closed = true
-	s.mu.Unlock()
 	close(s.commands)
+	s.sending.Unlock()
 	return s.wait()
 }
 

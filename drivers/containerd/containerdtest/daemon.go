@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,7 +20,7 @@ import (
 )
 
 const (
-	patience = 30 * time.Second      // how long the daemon may take to answer
+	patience = time.Minute           // how long the daemon may take to answer
 	askEvery = 20 * time.Millisecond // one that has just been started may refuse, or say that it is not ready
 )
 
@@ -39,8 +40,12 @@ func Start() (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{Address: filepath.Join(dir, "c.sock"), dir: dir}
-	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.aufs\", \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.internal.v1.opt\"]\n[grpc]\n  address = %q\n",
+	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.aufs\", \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.internal.v1.opt\"]\n[grpc]\n  address = %q\n[timeouts]\n",
 		filepath.Join(dir, "root"), filepath.Join(dir, "state"), d.Address)
+	// Its own patience with shims is for machines with nothing else to do: one that is late is ended, or said to be in no state.
+	for _, what := range []string{"shim.cleanup", "shim.load", "shim.shutdown", "task.state"} {
+		conf += fmt.Sprintf("  \"io.containerd.timeout.%s\" = %q\n", what, patience)
+	}
 	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
@@ -104,12 +109,28 @@ func (d *Daemon) Stop() error {
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	_ = d.cmd.Wait()
 	d.killShims()
-	// What a container that would not go left mounted is let go of first.
-	mounts, _ := filepath.Glob(filepath.Join(d.dir, "state", "io.containerd.runtime.v2.task", "*", "*", "rootfs"))
-	for _, m := range mounts {
-		_ = syscall.Unmount(m, syscall.MNT_DETACH)
+	return d.removeFolder()
+}
+
+// removeFolder removes the folder. What a container that would not go left mounted is let go of first, and what was killed may
+// need a moment to end.
+func (d *Daemon) removeFolder() error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(askEvery) {
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(string(mounts), "\n")
+		for _, line := range slices.Backward(lines) {
+			// The mount point is the fifth field, as proc_pid_mountinfo(5) has it.
+			if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], d.dir+"/") {
+				_ = syscall.Unmount(f[4], syscall.MNT_DETACH)
+			}
+		}
+		if err = os.RemoveAll(d.dir); err == nil || time.Now().After(deadline) {
+			return err
+		}
 	}
-	return os.RemoveAll(d.dir)
 }
 
 // killShims ends the shims that are left, and their children first: a shim's end does not end them.
@@ -149,7 +170,7 @@ func (d *Daemon) killShims() {
 func (d *Daemon) removeContainers() {
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	conn, err := client.New(d.Address)
+	conn, err := client.New(d.Address, client.WithTimeout(patience))
 	if err != nil {
 		return
 	}
