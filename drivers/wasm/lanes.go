@@ -31,7 +31,7 @@ func (p *pool) look() {
 	now := time.Now()
 	for c, s := range p.busy {
 		age := now.Sub(s.since)
-		if s.slow || age < slowAfter {
+		if s.slow || age < p.slowAfter {
 			continue
 		}
 		wanted := c.wanted()
@@ -66,7 +66,7 @@ func (p *pool) tick() {
 		return
 	}
 	p.ticking = true
-	time.AfterFunc(slowAfter, func() {
+	time.AfterFunc(p.slowAfter, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.ticking = false

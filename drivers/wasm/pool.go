@@ -24,6 +24,7 @@ type pool struct {
 	spawner   *spawner
 	lanes     int
 	idleAfter time.Duration
+	slowAfter time.Duration // a test sets it
 
 	mu      sync.Mutex
 	closed  bool
@@ -38,7 +39,7 @@ type pool struct {
 }
 
 func newPool(s *spawner, lanes int, idleAfter time.Duration) *pool {
-	p := &pool{spawner: s, lanes: lanes, idleAfter: idleAfter, busy: map[*child]*stint{}}
+	p := &pool{spawner: s, lanes: lanes, idleAfter: idleAfter, slowAfter: slowAfter, busy: map[*child]*stint{}}
 	if canConfine() {
 		p.area = &area{}
 	}
