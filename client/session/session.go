@@ -69,7 +69,8 @@ type Config struct {
 
 // Session is the client's tie to its region.
 type Session struct {
-	cfg Config
+	cfg         Config
+	callTimeout time.Duration // a test sets it
 
 	mu      sync.Mutex
 	leader  wire.ServersClient // nil while there is no stream
@@ -79,7 +80,7 @@ type Session struct {
 
 // New makes a session; nothing is connected.
 func New(cfg Config) *Session {
-	return &Session{cfg: cfg, changed: make(chan struct{})}
+	return &Session{cfg: cfg, callTimeout: callTimeout, changed: make(chan struct{})}
 }
 
 // Leader waits for a stream and gives the leader's service and the session's
@@ -231,7 +232,7 @@ func (s *Session) register(ctx context.Context, servers wire.ServersClient) (num
 	if err != nil {
 		return 0, "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.callTimeout)
 	defer cancel()
 	var trailer metadata.MD
 	resp, err := servers.Register(ctx, &wire.RegisterRequest{NodeJson: node, BootId: s.cfg.BootID, ClusterId: s.cfg.Handler.ClusterID()}, grpc.Trailer(&trailer))
@@ -255,10 +256,10 @@ func sheafError(err error) error {
 // awaitWelcome receives the first message, which is bounded in time: a server
 // that lost its leadership meanwhile may never send it.
 func (s *Session) awaitWelcome(cancel context.CancelFunc, stream wire.Servers_SessionClient) (*wire.FromServer, error) {
-	late := time.AfterFunc(callTimeout, cancel)
+	late := time.AfterFunc(s.callTimeout, cancel)
 	m, err := stream.Recv()
 	if !late.Stop() {
-		return nil, fmt.Errorf("no welcome within %v", callTimeout)
+		return nil, fmt.Errorf("no welcome within %v", s.callTimeout)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("wait for welcome: %w", err)

@@ -109,6 +109,7 @@ func (r *recorder) await(t *testing.T, want string) {
 func run(t *testing.T, r *recorder, addresses ...string) (s *Session, result <-chan error) {
 	t.Helper()
 	s = New(Config{Servers: func() []string { return addresses }, Dial: wire.Dialer{}.Server, BootID: "b", Handler: r, Logger: slog.New(slog.DiscardHandler)})
+	s.callTimeout = time.Minute // no stream ends but by what a test does
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	ended := make(chan struct{})

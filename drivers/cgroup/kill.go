@@ -17,7 +17,9 @@ const (
 	// cannot be interrupted take as long as their disk.
 	killPatience = 30 * time.Second
 	killPause    = time.Millisecond
-	reapRounds   = 5 // of a killPause each: to make another group is cheaper than to wait longer
+	// removePatience is how long an empty group may stay busy.
+	removePatience = 5 * time.Second
+	reapRounds     = 5 // of a killPause each: to make another group is cheaper than to wait longer
 )
 
 // Alone reports whether nothing but this process' own threads is in the group.
@@ -121,7 +123,7 @@ func (g *Group) Remove() error {
 
 // removeDir removes a cgroup. It is busy for a moment after its last process has gone.
 func removeDir(dir string) error {
-	for deadline := time.Now().Add(killPatience); ; time.Sleep(killPause) {
+	for deadline := time.Now().Add(removePatience); ; time.Sleep(killPause) {
 		err := syscall.Rmdir(dir)
 		if err == nil || errors.Is(err, syscall.ENOENT) {
 			return nil
