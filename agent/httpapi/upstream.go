@@ -76,7 +76,8 @@ func lost(m gossip.Member, sent bool, err error) error {
 
 func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
 
-// next says who is asked. Those that were tried are not, and on a server that means to wait for another leader.
+// next says who is asked. Those that were tried are not, and on a server that means to wait for another leader. A client that
+// knows no server waits for one too: gossip misses those for a moment that were too busy to answer it.
 func (u *upstream) next(ctx context.Context, late <-chan time.Time, tried []string) (gossip.Member, error) {
 	a := u.api
 	if u.to != nil {
@@ -90,9 +91,24 @@ func (u *upstream) next(ctx context.Context, late <-chan time.Time, tried []stri
 		m, _, err := a.awaitLeader(ctx, late, last)
 		return m, err
 	}
-	servers := slices.DeleteFunc(a.Gossip.Servers(), func(m gossip.Member) bool { return m.HTTP == "" || slices.Contains(tried, m.Address) })
-	if len(servers) == 0 {
-		return gossip.Member{}, &sheaf.Error{Class: sheaf.Unavailable, Msg: "no server is known", Hint: "check `join` in the configuration"}
+	var servers []gossip.Member
+	for len(servers) == 0 {
+		known := a.Gossip.Changed()
+		servers = slices.DeleteFunc(a.Gossip.Servers(), func(m gossip.Member) bool { return m.HTTP == "" || slices.Contains(tried, m.Address) })
+		if len(servers) > 0 {
+			break
+		}
+		none := &sheaf.Error{Class: sheaf.Unavailable, Msg: "no server is known", Hint: "check `join` in the configuration"}
+		if len(tried) > 0 {
+			return gossip.Member{}, none
+		}
+		select {
+		case <-known:
+		case <-late:
+			return gossip.Member{}, none
+		case <-ctx.Done():
+			return gossip.Member{}, ctx.Err()
+		}
 	}
 	if good := a.good.Load(); good != nil {
 		if i := slices.IndexFunc(servers, func(m gossip.Member) bool { return m.Address == *good }); i >= 0 {
