@@ -49,8 +49,8 @@ func (b *bench) fleet(ctx context.Context) error {
 }
 
 // job is one whose tasks may fail a few times.
-func (s *swarm) job(ctx context.Context, count int) (sheaf.Job, error) {
-	j, err := s.servers[0].api.Parse(ctx, api.ParseRequest{HCL: fmt.Sprintf(`
+func (s *swarm) job(ctx context.Context, count int) (j sheaf.Job, err error) {
+	text := api.ParseRequest{HCL: fmt.Sprintf(`
 job "fleet" {
   count = %d
   task "wait" {
@@ -60,8 +60,8 @@ job "fleet" {
     attempts = 10
     delay    = "100ms"
   }
-}`, count)})
-	if err != nil {
+}`, count)}
+	if err := s.servers[0].again(ctx, func() (err error) { j, err = s.servers[0].api.Parse(ctx, text); return err }); err != nil {
 		return j, fmt.Errorf("read the job: %w", err)
 	}
 	return j, nil
@@ -73,9 +73,9 @@ func (b *bench) failover(ctx context.Context, s *swarm) error {
 	if err != nil {
 		return err
 	}
-	reply, err := s.servers[0].api.Submit(ctx, api.SubmitRequest{Job: job})
+	reply, err := s.servers[0].ask(ctx, job)
 	if err != nil {
-		return fmt.Errorf("submit: %w", err)
+		return err
 	}
 	id := string(reply.Run.ID)
 	for index, done := reply.Index, 0; done < job.Count/5; {
@@ -85,9 +85,11 @@ func (b *bench) failover(ctx context.Context, s *swarm) error {
 		}
 		index, done = m.Index, sum.Partitions.Succeeded
 	}
-	address, err := s.servers[0].api.Leader(ctx)
-	if err != nil {
-		return fmt.Errorf("ask for the leader: %w", err)
+	address := ""
+	for address == "" { // nobody leads while another is elected
+		if err := s.servers[0].again(ctx, func() (err error) { address, err = s.servers[0].api.Leader(ctx); return err }); err != nil {
+			return fmt.Errorf("ask for the leader: %w", err)
+		}
 	}
 	var survivor *process
 	for i, p := range s.servers {
@@ -136,8 +138,11 @@ func (s *swarm) unnoticed(ctx context.Context, p *process, id string, count int)
 		}
 		break
 	}
-	lost, _, err := p.api.Partitions(ctx, id, api.Read{Params: map[string][]string{"filter": {"losses > 0"}, "per_page": {"10"}}})
-	if err != nil {
+	var lost []sheaf.Partition
+	if err := p.again(ctx, func() (err error) {
+		lost, _, err = p.api.Partitions(ctx, id, api.Read{Params: map[string][]string{"filter": {"losses > 0"}, "per_page": {"10"}}})
+		return err
+	}); err != nil {
 		return fmt.Errorf("look for partitions that were lost: %w", err)
 	}
 	if len(lost) > 0 {

@@ -35,9 +35,9 @@ const blockFor = 10 * time.Second
 // returns how long it took from the request to the reply that showed it.
 func (p *process) submit(ctx context.Context, job sheaf.Job, pause time.Duration, each func(sheaf.RunSummary)) (time.Duration, error) {
 	began := time.Now()
-	reply, err := p.api.Submit(ctx, api.SubmitRequest{Job: job})
+	reply, err := p.ask(ctx, job)
 	if err != nil {
-		return 0, fmt.Errorf("submit: %w", err)
+		return 0, err
 	}
 	id, index := string(reply.Run.ID), reply.Index
 	for {
@@ -66,22 +66,40 @@ func (p *process) submit(ctx context.Context, job sheaf.Job, pause time.Duration
 // leaderPause is how soon servers are asked again that have no leader.
 const leaderPause = 50 * time.Millisecond
 
-// look reads a run once there is news. Several servers on one busy machine may change leaders by themselves: that costs
+// again asks until there is a leader to answer. Several servers on one busy machine may change leaders by themselves: that costs
 // time, which is measured, and is no reason to end.
-func (p *process) look(ctx context.Context, id string, index uint64) (sheaf.RunSummary, api.Meta, error) {
+func (p *process) again(ctx context.Context, ask func() error) error {
 	for {
-		s, m, err := p.api.Summary(ctx, id, api.Read{Index: index, Wait: blockFor})
+		err := ask()
 		if class := sheaf.ClassOf(err); err == nil || class != sheaf.Unavailable && class != sheaf.NotLeader {
-			return s, m, err
+			return err
 		}
 		select {
 		case <-p.exited:
-			return s, m, err
+			return err
 		case <-ctx.Done():
-			return s, m, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-time.After(leaderPause):
 		}
 	}
+}
+
+// ask asks for a run. However often that is, it is one.
+func (p *process) ask(ctx context.Context, job sheaf.Job) (reply api.SubmitReply, err error) {
+	req := api.SubmitRequest{ID: api.NewRunID(job.Name), Job: job}
+	if err := p.again(ctx, func() (err error) { reply, err = p.api.Submit(ctx, req); return err }); err != nil {
+		return reply, fmt.Errorf("submit: %w", err)
+	}
+	return reply, nil
+}
+
+// look reads a run once there is news.
+func (p *process) look(ctx context.Context, id string, index uint64) (s sheaf.RunSummary, m api.Meta, err error) {
+	err = p.again(ctx, func() (err error) {
+		s, m, err = p.api.Summary(ctx, id, api.Read{Index: index, Wait: blockFor})
+		return err
+	})
+	return s, m, err
 }
 
 // whole checks that a run did all of its work: a figure for less would be none.

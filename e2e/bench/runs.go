@@ -33,7 +33,7 @@ func (b *bench) runs(ctx context.Context) error {
 		return err
 	}
 	n := b.scaled(waitingRuns)
-	if err := server.ask(ctx, job, n); err != nil {
+	if err := server.askFor(ctx, job, n); err != nil {
 		return err
 	}
 	client, _, err := b.configured(ctx, "client", fmt.Sprintf("join = [%q]\nclient {\n  drivers = [\"mock\"]\n  slots = %d\n}\n", gossip, millionSlots))
@@ -52,7 +52,7 @@ func (b *bench) runs(ctx context.Context) error {
 
 	more := b.scaled(smallRuns)
 	began = time.Now()
-	if err := server.ask(ctx, job, more); err != nil {
+	if err := server.askFor(ctx, job, more); err != nil {
 		return err
 	}
 	asked := time.Since(began)
@@ -64,8 +64,8 @@ func (b *bench) runs(ctx context.Context) error {
 	return nil
 }
 
-// ask submits a job n times.
-func (p *process) ask(ctx context.Context, job sheaf.Job, n int) error {
+// askFor submits a job n times.
+func (p *process) askFor(ctx context.Context, job sheaf.Job, n int) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for s := range smallAsked {
 		g.Go(func() error {
