@@ -157,7 +157,8 @@ func TestSetIsChecked(t *testing.T) {
 }
 
 func TestFiles(t *testing.T) {
-	f := NewFiles(t.Name())
+	of := t.TempDir() // nobody else's, also of another run of this test
+	f := NewFiles(of)
 	if f.dir == "" {
 		t.Fatal("this machine has no tmpfs at /run or /dev/shm")
 	}
@@ -193,7 +194,7 @@ func TestFiles(t *testing.T) {
 	if _, err := f.Make("other", task, s); err != nil {
 		t.Fatal(err)
 	}
-	if err := NewFiles(t.Name()).Clean(func(run sheaf.RunID) bool { return run == "other" }); err != nil {
+	if err := NewFiles(of).Clean(func(run sheaf.RunID) bool { return run == "other" }); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(f.dir); err != nil || len(left) != 1 || left[0].Name() != "other" {
