@@ -61,6 +61,7 @@ type Pool struct {
 	mu      sync.Mutex
 	self    Member
 	list    *memberlist.Memberlist // nil before Ready
+	own     string                 // the address of this agent's member; memberlist writes into its own while it spreads a change
 	members map[string]Member      // alive, by name, this agent included
 	lost    map[string]absence     // held for dead, by name
 	changed chan struct{}          // closed and replaced at each change of members
@@ -118,7 +119,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		return fmt.Errorf("start gossip on %s: %w", net.JoinHostPort(p.conf.BindAddr, strconv.Itoa(p.conf.BindPort)), err)
 	}
 	p.mu.Lock()
-	p.list = list
+	p.list, p.own = list, list.LocalNode().Address() // before anybody changes the node
 	p.mu.Unlock()
 	close(p.ready)
 
@@ -165,12 +166,8 @@ func (p *Pool) Joins() bool { return len(p.join) > 0 }
 // Address is where others join, "host:port"; it is known after Ready.
 func (p *Pool) Address() string {
 	p.mu.Lock()
-	list := p.list
-	p.mu.Unlock()
-	if list == nil {
-		return ""
-	}
-	return list.LocalNode().Address() // without the lock: memberlist holds its own when it tells us of members
+	defer p.mu.Unlock()
+	return p.own
 }
 
 // Update changes what is said of this agent. Name and Region stay as they are.

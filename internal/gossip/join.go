@@ -55,7 +55,7 @@ func (p *Pool) keepJoining(ctx context.Context, list *memberlist.Memberlist) err
 			return ctx.Err()
 		case <-tick.C:
 		}
-		for _, address := range p.absent(ctx, list.LocalNode().Address()) {
+		for _, address := range p.absent(ctx, p.Address()) {
 			n, err := list.Join([]string{address})
 			if n > 0 {
 				p.log.Info("found a member of the gossip pool again", "address", address)
@@ -75,7 +75,7 @@ func (p *Pool) joinAny(ctx context.Context, list *memberlist.Memberlist) error {
 	var once sync.Once
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = joinFirst, joinMax
-	own := list.LocalNode().Address()
+	own := p.Address()
 	for {
 		others := slices.DeleteFunc(slices.Clone(p.join), func(address string) bool { return address == own })
 		if len(others) == 0 {
