@@ -39,8 +39,8 @@ func (b *takeBacks) take() []sheaf.RunID {
 	return runs
 }
 
-// placed hands over what a plan placed. A run may have been held while the
-// plan was on its way.
+// placed hands over what a plan placed. A run may have been held, or its bound lowered, while the
+// plan was on its way: whoever asked for it back by then found nothing at the node.
 func (t *Term) placed(node sheaf.NodeID, e *wire.Executions) {
 	t.hub.Placed(node, e)
 	snap := t.Store.Snapshot()
@@ -51,7 +51,7 @@ func (t *Term) placed(node sheaf.NodeID, e *wire.Executions) {
 	if n := snap.Node(node); n != nil {
 		t.loads.add(n, r.Job, e)
 	}
-	if r.Held() {
+	if over(r) > 0 {
 		t.back.add(r.ID)
 	}
 }
