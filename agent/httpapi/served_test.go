@@ -107,7 +107,7 @@ func (s *served) done(id string, count int) {
 		s.t.Fatalf("submit: %d %s", code, body)
 	}
 	for index := "0"; ; {
-		code, h, body := s.call("GET", "/v1/job/"+id+"?wait=30s&index="+index, "")
+		code, h, body := s.call("GET", "/v1/job/"+id+"?wait=2m&index="+index, "")
 		if code != 200 {
 			s.t.Fatalf("read: %d %s", code, body)
 		}
@@ -280,7 +280,7 @@ func (s *served) blocking(t *testing.T) {
 	_, h, _ := s.call("GET", "/v1/jobs", "")
 	woken := make(chan string)
 	go func() {
-		_, _, body := s.call("GET", "/v1/jobs?wait=30s&index="+h.Get("X-Sheaf-Index"), "")
+		_, _, body := s.call("GET", "/v1/jobs?wait=2m&index="+h.Get("X-Sheaf-Index"), "")
 		woken <- body
 	}()
 	s.done("third", 1)
