@@ -148,6 +148,11 @@ func TestDamagedSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	newest := found[1]
+	// One that is due by what was appended during the last is one too many, and the log reaches back behind both.
+	const between = 16 << 20 / (60 << 10)
+	if a, b := indexOf(t, found[0]), indexOf(t, newest); b-a < between {
+		t.Fatalf("the second snapshot was taken %d entries after the first; %d of 60 kB call for one", b-a, between)
+	}
 	sound, err := os.ReadFile(newest)
 	if err != nil {
 		t.Fatal(err)
@@ -202,4 +207,13 @@ func TestDamagedSnapshot(t *testing.T) {
 	if got, err := reopen(t, dir); err != nil || len(got) != applied {
 		t.Errorf("made whole again: %d commands, %v", len(got), err)
 	}
+}
+
+// indexOf is the index up to which a snapshot goes, by its file's name.
+func indexOf(t *testing.T, path string) (index int) {
+	t.Helper()
+	if _, err := fmt.Sscanf(filepath.Base(path), "%d-", &index); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return index
 }

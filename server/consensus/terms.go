@@ -146,6 +146,9 @@ func (n *Node) keepSnapshots(ctx context.Context, r *raft.Raft) error {
 			return ctx.Err()
 		case <-n.grown:
 		}
+		if !n.outgrown() { // it was said while the last snapshot was being taken
+			continue
+		}
 		if err := n.snapshot(r); err != nil && ctx.Err() == nil {
 			n.config.Logger.Error("take a snapshot of the state", "error", err, "retry", snapshotRetry)
 			select {
@@ -170,9 +173,14 @@ func (n *Node) snapshot(r *raft.Raft) error {
 	return n.noteSnapshot()
 }
 
+// outgrown reports whether the log above the newest snapshot has reached its bound.
+func (n *Node) outgrown() bool {
+	return n.store.since(n.snapIndex.Load()) >= max(snapshotAt, n.snapBytes.Load())
+}
+
 // noteGrowth wakes keepSnapshots when the log has outgrown its bound.
 func (n *Node) noteGrowth() {
-	if n.store.since(n.snapIndex.Load()) < max(snapshotAt, n.snapBytes.Load()) {
+	if !n.outgrown() {
 		return
 	}
 	select {
