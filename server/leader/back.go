@@ -56,11 +56,11 @@ func (t *Term) placed(node sheaf.NodeID, e *wire.Executions) {
 	}
 }
 
-// holdBack has what waits at nodes of the runs that are held taken back: a node may have
-// come back with some, or this term be new.
+// holdBack has what waits at nodes taken back of the runs that are held or have more under way than they may: a node may
+// have come back with some, or this term be new, and the one before have ended before it asked.
 func (t *Term) holdBack() {
 	for r := range t.Store.Snapshot().LiveRuns() {
-		if r.Held() {
+		if over(r) > 0 {
 			t.back.add(r.ID)
 		}
 	}
