@@ -5,11 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-
-	// What the agent is made of: a test that runs it is another test when any of it changes, and its last
-	// result is not taken from Go's cache.
-	_ "github.com/sheaf-run/agent/command"
-	_ "github.com/sheaf-run/agent/drivers/builtin"
 )
 
 // Agent is the package of Sheaf's binary.
